@@ -1,0 +1,5 @@
+//! The HTTP endpoints.
+
+mod settings;
+
+pub use settings::HttpSettings;

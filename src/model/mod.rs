@@ -1,0 +1,21 @@
+//! What a model is, without running it: names, versions, digests, signatures, manifests and the
+//! feature contract. Pure: no Kafka, no runtime, no clock.
+
+mod contract;
+mod digest;
+mod manifest;
+mod name;
+mod signature;
+
+pub use contract::{
+    Contract, ContractError, Feature, InputContract, InputSource, Missing, MissingPolicy,
+    OutputContract,
+};
+pub use digest::Digest;
+pub use manifest::{
+    Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, Lineage,
+    MANIFEST_MAX_BYTES, MANIFEST_SCHEMA, METADATA_KEY, Manifest, ManifestDraft, ManifestError,
+    MissingSpec, NamedPolicy, OutputSpec, PolicySpec, RuntimeKind, TrainingData,
+};
+pub use name::{ModelName, NameError, Version};
+pub use signature::{ElementType, Signature, TensorSpec};

@@ -1,0 +1,37 @@
+//! The registry's topics and limits, validated.
+
+use std::time::Duration;
+
+/// Where the registry lives and how much it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Topic of manifests; default `model-versions`.
+    pub versions_topic: String,
+    /// Topic of artifact chunks; default `model-artifacts`.
+    pub artifacts_topic: String,
+    /// Topic of deployment events; default `model-deployments`.
+    pub deployments_topic: String,
+    /// Topic of status entries; default `model-status`.
+    pub status_topic: String,
+    /// Largest artifact that is fetched, in bytes; default 1 GiB.
+    pub max_artifact_bytes: u64,
+    /// Time between heartbeats; default 10 s.
+    pub heartbeat_interval: Duration,
+    /// Whether topic settings are checked and refused when wrong. Off only for the embedded
+    /// broker, which cannot tell them.
+    pub check_topics: bool,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            versions_topic: "model-versions".to_owned(),
+            artifacts_topic: "model-artifacts".to_owned(),
+            deployments_topic: "model-deployments".to_owned(),
+            status_topic: "model-status".to_owned(),
+            max_artifact_bytes: 1 << 30,
+            heartbeat_interval: Duration::from_secs(10),
+            check_topics: true,
+        }
+    }
+}
