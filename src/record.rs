@@ -96,3 +96,20 @@ pub struct OwnedRecord {
     /// The record's headers, in order.
     pub headers: Vec<Header>,
 }
+
+/// A record to be produced, with everything owned: registry records and other rare ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutRecord {
+    /// The topic to write to.
+    pub topic: String,
+    /// The partition; `None` leaves it to the key.
+    pub partition: Option<i32>,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The record's headers, in order.
+    pub headers: Vec<Header>,
+    /// Milliseconds since 1970; `None` is the moment of sending.
+    pub timestamp: Option<i64>,
+}

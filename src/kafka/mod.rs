@@ -1,5 +1,27 @@
 //! Everything that speaks to Kafka; the only importer of rdkafka.
+//!
+//! It takes and gives the plain types of [`crate::record`] and its own [`KafkaError`], whose kind
+//! says what a caller does about it. Calls block: they are for worker threads and the control
+//! plane's own threads, never for async ones.
 
+mod admin;
+mod context;
+mod embedded;
+mod error;
+mod ffi;
+mod log_reader;
+mod producer;
+mod properties;
+mod publisher;
 mod settings;
+mod source;
 
+pub use admin::{Admin, Created, TopicInfo};
+pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
+pub use error::{ErrorKind, KafkaError};
+pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
+pub use producer::{OutgoingRecord, Producer, RecordHeaders, SendError};
+pub use properties::ClientMemory;
+pub use publisher::{Delivery, Publisher};
 pub use settings::{DEFAULT_KAFKA_MEMORY, KafkaSettings, RESERVED_PROPERTIES, SECRET_PROPERTIES};
+pub use source::{Committed, InputRecord, Polled, Position, Source};

@@ -1,0 +1,138 @@
+//! Looks topics up and creates them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+
+use super::context::LogContext;
+use super::error::kind_of;
+use super::{ErrorKind, KafkaError, KafkaSettings, properties};
+
+/// What is known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Its effective configuration; empty where the broker does not let it be read.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Whether a topic had to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    Created,
+    /// It was there.
+    Existed,
+}
+
+/// Administrator of topics.
+pub struct Admin {
+    client: AdminClient<LogContext>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// An administrator. Does not wait for the broker. Not for async threads: its calls block.
+    pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|e| KafkaError::new(ErrorKind::Fatal, "creating an admin client", e))?;
+        let client = properties::admin(kafka)
+            .create_with_context(LogContext::new("admin"))
+            .map_err(|error| KafkaError::client("creating an admin client", &error))?;
+        Ok(Self { client, runtime })
+    }
+
+    fn error(&self, context: String, error: &ClientError) -> KafkaError {
+        KafkaError::client(context, error).with_cause(self.client.inner().context().last_error())
+    }
+
+    /// Number of partitions of `name`; `None` where there is no such topic.
+    pub fn partitions(&self, name: &str, timeout: Duration) -> Result<Option<i32>, KafkaError> {
+        let context = || format!("looking up topic {name:?}");
+        let metadata = self
+            .client
+            .inner()
+            .fetch_metadata(Some(name), timeout)
+            .map_err(|error| self.error(context(), &error))?;
+        let Some(topic) = metadata.topics().first() else {
+            return Ok(None);
+        };
+        match topic.error().map(RDKafkaErrorCode::from) {
+            None if topic.partitions().is_empty() => Ok(None),
+            None => Ok(Some(topic.partitions().len() as i32)),
+            Some(code) if kind_of(code) == ErrorKind::MissingTopic => Ok(None),
+            Some(code) => Err(self.error(context(), &ClientError::MetadataFetch(code))),
+        }
+    }
+
+    /// Partitions and configuration of `name`; `None` where there is no such topic.
+    pub fn topic(&self, name: &str, timeout: Duration) -> Result<Option<TopicInfo>, KafkaError> {
+        let Some(partitions) = self.partitions(name, timeout)? else {
+            return Ok(None);
+        };
+        let context = || format!("reading the configuration of topic {name:?}");
+        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let described = self
+            .runtime
+            .block_on(
+                self.client
+                    .describe_configs([&ResourceSpecifier::Topic(name)], &options),
+            )
+            .map_err(|error| self.error(context(), &error))?;
+        let mut config = BTreeMap::new();
+        for resource in described {
+            match resource {
+                Ok(resource) => config.extend(resource.entries.into_iter().filter_map(|entry| {
+                    let value = entry.value?;
+                    Some((entry.name, value))
+                })),
+                // Without the right to read settings they are taken to be right.
+                Err(code) if kind_of(code) == ErrorKind::Authorization => {}
+                Err(code) => return Err(self.error(context(), &ClientError::AdminOp(code))),
+            }
+        }
+        Ok(Some(TopicInfo { partitions, config }))
+    }
+
+    /// Creates `name` with the broker's default replication.
+    pub fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<Created, KafkaError> {
+        let context = || format!("creating topic {name:?}");
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new()
+            .request_timeout(Some(timeout))
+            .operation_timeout(Some(timeout));
+        let results = self
+            .runtime
+            .block_on(self.client.create_topics([&topic], &options))
+            .map_err(|error| self.error(context(), &error))?;
+        match results.into_iter().next() {
+            Some(Ok(_)) => Ok(Created::Created),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Created::Existed),
+            Some(Err((_, code))) => Err(self.error(context(), &ClientError::AdminOp(code))),
+            None => Err(KafkaError::new(
+                ErrorKind::Retriable,
+                context(),
+                "the broker is silent",
+            )),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A worker's producer: predictions and dead letters, acknowledged in the thread that polls.
+
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use super::context::LogContext;
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, properties};
+
+/// Headers of an outgoing record.
+#[derive(Debug, Clone)]
+pub struct RecordHeaders(OwnedHeaders);
+
+impl RecordHeaders {
+    /// No headers, with room for `capacity`.
+    pub fn new(capacity: usize) -> Self {
+        Self(OwnedHeaders::new_with_capacity(capacity))
+    }
+
+    /// Appends a header.
+    pub fn with(self, key: &str, value: Option<&[u8]>) -> Self {
+        Self(self.0.insert(ClientHeader { key, value }))
+    }
+}
+
+/// A record to send; its bytes are copied.
+#[derive(Debug)]
+pub struct OutgoingRecord<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition; `None` leaves it to the key.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value.
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// The headers.
+    pub headers: RecordHeaders,
+    /// Comes back when the record is acknowledged.
+    pub token: u64,
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub enum SendError {
+    /// The queue is full: poll, then send again.
+    Full,
+    /// The record is larger than the topic allows.
+    TooLarge(KafkaError),
+    /// The producer cannot go on.
+    Failed(KafkaError),
+}
+
+#[derive(Debug, Default)]
+struct Delivered {
+    count: u64,
+    tokens: Vec<u64>,
+    failure: Option<ClientError>,
+}
+
+struct Context {
+    log: LogContext,
+    delivered: Mutex<Delivered>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.log(level, facility, message);
+    }
+    fn error(&self, error: ClientError, reason: &str) {
+        self.log.error(error, reason);
+    }
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
+        let mut delivered = self
+            .delivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        delivered.count += 1;
+        match result {
+            Ok(_) => delivered.tokens.push(token as u64),
+            Err((error, _)) => {
+                delivered.failure.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+/// A worker's producer. Not shared: its counters belong to one thread.
+pub struct Producer {
+    producer: BaseProducer<Context>,
+    sent: Cell<u64>,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// A producer whose records have at most `max_record_bytes`. Does not wait for the broker.
+    pub fn new(
+        kafka: &KafkaSettings,
+        memory: ClientMemory,
+        max_record_bytes: usize,
+    ) -> Result<Self, KafkaError> {
+        let context = Context {
+            log: LogContext::new("producer"),
+            delivered: Mutex::default(),
+        };
+        let producer = properties::producer(kafka, memory, max_record_bytes)
+            .create_with_context(context)
+            .map_err(|error| KafkaError::client("creating a producer", &error))?;
+        Ok(Self {
+            producer,
+            sent: Cell::new(0),
+        })
+    }
+
+    fn delivered(&self) -> std::sync::MutexGuard<'_, Delivered> {
+        self.producer
+            .context()
+            .delivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record into the queue.
+    ///
+    /// # Errors
+    /// Gives the record's headers back where the queue is full.
+    pub fn send(&self, record: &mut OutgoingRecord<'_>) -> Result<(), SendError> {
+        let mut out = BaseRecord::with_opaque_to(record.topic, record.token as usize);
+        out.key = record.key;
+        out.payload = record.value;
+        out.partition = record.partition;
+        out.timestamp = record.timestamp;
+        let headers = std::mem::replace(&mut record.headers.0, OwnedHeaders::new_with_capacity(0));
+        out.headers = Some(headers);
+        match self.producer.send::<[u8], [u8]>(out) {
+            Ok(()) => {
+                self.sent.set(self.sent.get() + 1);
+                Ok(())
+            }
+            Err((error, out)) => {
+                if let Some(headers) = out.headers {
+                    record.headers = RecordHeaders(headers);
+                }
+                let context = format!("writing to topic {:?}", record.topic);
+                let error = KafkaError::client(context, &error);
+                Err(match error.kind {
+                    ErrorKind::QueueFull => SendError::Full,
+                    ErrorKind::TooLarge => SendError::TooLarge(error),
+                    _ => SendError::Failed(error),
+                })
+            }
+        }
+    }
+
+    /// Serves acknowledgements for up to `timeout`; the full time, whatever comes.
+    pub fn poll(&self, timeout: Duration) {
+        self.producer.poll(timeout);
+    }
+
+    /// Records sent and not yet acknowledged.
+    pub fn in_flight(&self) -> u64 {
+        self.sent.get() - self.delivered().count
+    }
+
+    /// Moves the tokens of acknowledged records into `tokens`.
+    pub fn take_acknowledged(&self, tokens: &mut Vec<u64>) {
+        tokens.append(&mut self.delivered().tokens);
+    }
+
+    /// The first failed delivery, if there was one: nothing may be committed past it, and the
+    /// producer is to be replaced.
+    pub fn failure(&self) -> Option<KafkaError> {
+        let failure = self.delivered().failure.clone();
+        failure
+            .map(|error| KafkaError::client("writing predictions", &error))
+            .map(|error| error.with_cause(self.producer.context().log.last_error()))
+    }
+
+    /// What the client last heard from the network, where that was an error.
+    pub fn last_error(&self) -> Option<String> {
+        self.producer.context().log.last_error()
+    }
+}

@@ -1,0 +1,200 @@
+//! Client properties by role. Every value that is not librdkafka's default has its reason here.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use super::settings::KafkaSettings;
+
+/// What one client may buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientMemory {
+    /// Fetched records, bytes.
+    pub fetch: u64,
+    /// Records not yet acknowledged, bytes.
+    pub produce: u64,
+}
+
+impl ClientMemory {
+    /// Divides `kafka_memory` among `workers` workers, leaving an eighth for the control plane.
+    ///
+    /// A consumer overshoots its limit by the response under way, so it gets less than the
+    /// producer's share of the bytes that are really held.
+    pub fn divide(kafka_memory: u64, workers: usize) -> Self {
+        let share = kafka_memory / 8 * 7 / workers.max(1) as u64;
+        Self {
+            fetch: (share / 2).max(256 << 10),
+            produce: (share / 2).max(1 << 20),
+        }
+    }
+}
+
+fn base(kafka: &KafkaSettings, role: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", format!("swapstream-{role}"))
+        // A broker that comes back is found at once, not after 10 s.
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("reconnect.backoff.ms", "50")
+        // Half of a request's round trip is otherwise spent waiting for a full packet.
+        .set("socket.nagle.disable", "true")
+        // An idle connection that a firewall has dropped is noticed.
+        .set("socket.keepalive.enable", "true");
+    for (key, value) in &kafka.client {
+        config.set(key, value);
+    }
+    config.set("bootstrap.servers", &kafka.bootstrap_servers);
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// A worker's consumer, member of the stream's group.
+pub(super) fn group_consumer(
+    kafka: &KafkaSettings,
+    group_id: &str,
+    memory: ClientMemory,
+) -> ClientConfig {
+    let mut config = base(kafka, "worker");
+    let fetch_kbytes = (memory.fetch / 1024).max(256);
+    let defaults = [
+        // Records wait in the client, not in a round trip to the broker.
+        ("queued.min.messages", "100000".to_owned()),
+        ("queued.max.messages.kbytes", fetch_kbytes.to_string()),
+        // Default 1000: the fetcher would sleep a second whenever the queue limit is reached.
+        ("fetch.queue.backoff.ms", "5".to_owned()),
+        ("fetch.wait.max.ms", "100".to_owned()),
+        // One response is at most a quarter of what may be buffered.
+        (
+            "fetch.max.bytes",
+            (memory.fetch / 4).clamp(64 << 10, 50 << 20).to_string(),
+        ),
+        (
+            "max.partition.fetch.bytes",
+            (memory.fetch / 4).clamp(64 << 10, 1 << 20).to_string(),
+        ),
+    ];
+    for (key, value) in defaults {
+        if !kafka.client.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+    config
+        .set("group.id", group_id)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+/// A worker's producer.
+pub(super) fn producer(
+    kafka: &KafkaSettings,
+    memory: ClientMemory,
+    max_record_bytes: usize,
+) -> ClientConfig {
+    let mut config = base(kafka, "worker");
+    let defaults = [
+        ("linger.ms", "5".to_owned()),
+        ("compression.type", "lz4".to_owned()),
+        // The bytes are the limit, not the count.
+        ("queue.buffering.max.messages", "500000".to_owned()),
+        (
+            "queue.buffering.max.kbytes",
+            (memory.produce / 1024).max(1024).to_string(),
+        ),
+        ("batch.num.messages", "10000".to_owned()),
+    ];
+    for (key, value) in defaults {
+        if !kafka.client.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // Never: while the broker is down, outputs wait.
+        .set("message.timeout.ms", "0")
+        // Java's partitioner: predictions land where a Java producer would put the same key.
+        .set("partitioner", "murmur2_random")
+        // The client's limit is the topic's, so that what is too large is refused here, alone,
+        // and not by the broker together with its whole batch.
+        .set("message.max.bytes", max_record_bytes.to_string())
+        .set("batch.size", max_record_bytes.min(1_000_000).to_string());
+    config
+}
+
+/// A control-plane producer.
+pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -> ClientConfig {
+    let mut config = base(kafka, "registry");
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("message.max.bytes", "1000000")
+        .set("queue.buffering.max.kbytes", "16384");
+    if let Some(id) = transactional_id {
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "30000");
+    }
+    config
+}
+
+/// A reader of one partition, outside any group.
+pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = base(kafka, "registry");
+    config
+        // The client wants a group id for its consumer API; nothing is ever joined or committed.
+        .set("group.id", "swapstream-log-reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.wait.max.ms", "100");
+    config
+}
+
+/// An administrator.
+pub(super) fn admin(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = base(kafka, "admin");
+    config.set("allow.auto.create.topics", "false");
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(client: &[(&str, &str)]) -> KafkaSettings {
+        KafkaSettings {
+            bootstrap_servers: "localhost:9092".to_owned(),
+            client: client
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            memory: 128 << 20,
+        }
+    }
+
+    #[test]
+    fn the_configuration_wins_except_over_guarantees() {
+        let kafka = settings(&[("linger.ms", "50"), ("message.timeout.ms", "1")]);
+        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), 1_000_000);
+        assert_eq!(config.get("linger.ms"), Some("50"));
+        assert_eq!(config.get("message.timeout.ms"), Some("0"));
+    }
+
+    #[test]
+    fn memory_is_divided() {
+        let memory = ClientMemory::divide(128 << 20, 4);
+        assert!(4 * (memory.fetch + memory.produce) <= 128 << 20);
+        assert_eq!(ClientMemory::divide(0, 0).fetch, 256 << 10);
+    }
+}

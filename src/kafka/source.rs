@@ -1,0 +1,474 @@
+//! A worker's consumer: member of the stream's group, polled by one thread.
+//!
+//! Rebalances come out of [`Source::poll`] as events and are answered by [`Source::assign`] and
+//! [`Source::give_up`]; until the answer, librdkafka holds the rebalance open and fetches nothing.
+//! So the worker finishes what it has in straight-line code instead of inside a callback.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::context::LogContext;
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, ffi, properties};
+use crate::record::{NextOffset, Origin, TopicPartition};
+
+/// What a poll gives.
+#[derive(Debug)]
+pub enum Polled<'a> {
+    /// The next record.
+    Record(InputRecord<'a>),
+    /// Partitions were assigned; they are read from once [`Source::assign`] is called.
+    Assigned(Vec<TopicPartition>),
+    /// Partitions are to be given up with [`Source::give_up`].
+    Revoked {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// Another member may own them already: committing their offsets is too late.
+        lost: bool,
+    },
+    /// The answer to [`Source::commit`].
+    Committed(Result<(), KafkaError>),
+    /// The end of a partition was reached.
+    EndOfPartition,
+    /// Nothing happened within the time given.
+    Idle,
+    /// Something is wrong.
+    Error(KafkaError),
+}
+
+/// A polled record; its bytes lie in the client until it is dropped.
+#[derive(Debug)]
+pub struct InputRecord<'a> {
+    message: BorrowedMessage<'a>,
+}
+
+impl InputRecord<'_> {
+    /// Where the record lies.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin {
+            topic: self.message.topic(),
+            partition: self.message.partition(),
+            offset: self.message.offset(),
+            timestamp: self.message.timestamp().to_millis(),
+        }
+    }
+
+    /// The record's key.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.message.key()
+    }
+
+    /// The record's value; `None` is a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.message.payload()
+    }
+
+    /// The record's headers, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let headers = self.message.headers();
+        (0..headers.map_or(0, Headers::count)).filter_map(move |index| {
+            let header = headers?.try_get(index)?;
+            Some((header.key, header.value))
+        })
+    }
+}
+
+/// A partition's committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The committed offset; `None` where nothing was committed.
+    pub next: Option<NextOffset>,
+    /// The metadata that was committed with it.
+    pub metadata: String,
+}
+
+/// Where reading a partition starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The first record there is.
+    Beginning,
+    /// The end.
+    End,
+    /// This offset.
+    At(NextOffset),
+}
+
+impl From<Position> for Offset {
+    fn from(position: Position) -> Self {
+        match position {
+            Position::Beginning => Self::Beginning,
+            Position::End => Self::End,
+            Position::At(next) => Self::Offset(next.0),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Assigned(Vec<TopicPartition>),
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+    },
+    Committed(Result<(), KafkaError>),
+}
+
+struct Context {
+    log: LogContext,
+    group: String,
+    events: Mutex<VecDeque<Event>>,
+    closing: AtomicBool,
+}
+
+impl Context {
+    fn push(&self, event: Event) {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(event);
+    }
+
+    fn pop(&self) -> Option<Event> {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.log(level, facility, message);
+    }
+    fn error(&self, error: ClientError, reason: &str) {
+        self.log.error(error, reason);
+    }
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.closing.load(Ordering::Acquire) {
+            // The worker is gone: answer at once, or closing would wait for ever.
+            drop(consumer.incremental_unassign(partitions));
+            return;
+        }
+        let listed = from_list(partitions);
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.push(Event::Assigned(listed));
+        } else {
+            let lost = consumer.assignment_lost();
+            self.push(Event::Revoked {
+                partitions: listed,
+                lost,
+            });
+        }
+    }
+
+    fn commit_callback(&self, result: Result<(), ClientError>, _: &TopicPartitionList) {
+        let context = || format!("committing offsets of group {:?}", self.group);
+        let result = result.map_err(|error| KafkaError::client(context(), &error));
+        self.push(Event::Committed(result));
+    }
+}
+
+fn from_list(partitions: &TopicPartitionList) -> Vec<TopicPartition> {
+    let elements = partitions.elements();
+    elements
+        .iter()
+        .map(|e| TopicPartition::new(e.topic(), e.partition()))
+        .collect()
+}
+
+fn to_list<'a>(
+    partitions: impl IntoIterator<Item = (&'a TopicPartition, Offset)>,
+) -> Result<TopicPartitionList, ClientError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        list.add_partition_offset(&partition.topic, partition.partition, offset)?;
+    }
+    Ok(list)
+}
+
+/// A group member.
+pub struct Source {
+    consumer: BaseConsumer<Context>,
+    group: Arc<str>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Joins `group` for `topics`. Does not wait for the broker.
+    pub fn join(
+        kafka: &KafkaSettings,
+        group: &str,
+        topics: &[String],
+        memory: ClientMemory,
+    ) -> Result<Self, KafkaError> {
+        let context = Context {
+            log: LogContext::new("consumer"),
+            group: group.to_owned(),
+            events: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let doing = || format!("joining group {group:?}");
+        let consumer: BaseConsumer<Context> = properties::group_consumer(kafka, group, memory)
+            .create_with_context(context)
+            .map_err(|error| KafkaError::client(doing(), &error))?;
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(|error| KafkaError::client(doing(), &error))?;
+        Ok(Self {
+            consumer,
+            group: group.into(),
+        })
+    }
+
+    fn error(&self, doing: &str, error: &ClientError) -> KafkaError {
+        KafkaError::client(format!("{doing} (group {:?})", self.group), error)
+            .with_cause(self.consumer.context().log.last_error())
+    }
+
+    /// What the client last heard from the network, where that was an error.
+    pub fn last_error(&self) -> Option<String> {
+        self.consumer.context().log.last_error()
+    }
+
+    /// The next record or event, waiting at most `timeout`.
+    pub fn poll(&self, timeout: Duration) -> Polled<'_> {
+        if let Some(event) = self.consumer.context().pop() {
+            return event.into();
+        }
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => Polled::Record(InputRecord { message }),
+            Some(Err(ClientError::PartitionEOF(_))) => Polled::EndOfPartition,
+            Some(Err(error)) => Polled::Error(self.error("reading", &error)),
+            None => self
+                .consumer
+                .context()
+                .pop()
+                .map_or(Polled::Idle, Polled::from),
+        }
+    }
+
+    /// Committed offsets of `partitions`.
+    pub fn committed(
+        &self,
+        partitions: &[TopicPartition],
+        timeout: Duration,
+    ) -> Result<Vec<Committed>, KafkaError> {
+        let error = |error: &ClientError| self.error("reading committed offsets", error);
+        let list =
+            to_list(partitions.iter().map(|p| (p, Offset::Invalid))).map_err(|e| error(&e))?;
+        let list = self
+            .consumer
+            .committed_offsets(list, timeout)
+            .map_err(|e| error(&e))?;
+        let elements = list.elements();
+        elements
+            .iter()
+            .map(|element| {
+                element.error().map_err(|e| error(&e))?;
+                let next = match element.offset() {
+                    Offset::Offset(offset) => Some(NextOffset(offset)),
+                    _ => None,
+                };
+                Ok(Committed {
+                    partition: TopicPartition::new(element.topic(), element.partition()),
+                    next,
+                    metadata: element.metadata().to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// First and end offset of a partition, as the broker has them now.
+    pub fn bounds(
+        &self,
+        partition: &TopicPartition,
+        timeout: Duration,
+    ) -> Result<(NextOffset, NextOffset), KafkaError> {
+        self.consumer
+            .fetch_watermarks(&partition.topic, partition.partition, timeout)
+            .map(|(low, high)| (NextOffset(low), NextOffset(high)))
+            .map_err(|error| self.error(&format!("asking for the ends of {partition}"), &error))
+    }
+
+    /// Offset of the first record at or after `millis` since 1970; `None` where all are older.
+    pub fn offset_at(
+        &self,
+        partition: &TopicPartition,
+        millis: i64,
+        timeout: Duration,
+    ) -> Result<Option<NextOffset>, KafkaError> {
+        let error =
+            |error: &ClientError| self.error(&format!("looking up a time in {partition}"), error);
+        let list = to_list([(partition, Offset::Offset(millis))]).map_err(|e| error(&e))?;
+        let list = self
+            .consumer
+            .offsets_for_times(list, timeout)
+            .map_err(|e| error(&e))?;
+        let found = list.find_partition(&partition.topic, partition.partition);
+        Ok(found.and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(NextOffset(offset)),
+            _ => None,
+        }))
+    }
+
+    /// Answers [`Polled::Assigned`]: reads `partitions` from where each says.
+    pub fn assign(&self, partitions: &[(TopicPartition, Position)]) -> Result<(), KafkaError> {
+        to_list(
+            partitions
+                .iter()
+                .map(|(p, position)| (p, Offset::from(*position))),
+        )
+        .and_then(|list| self.consumer.incremental_assign(&list))
+        .map_err(|error| self.error("taking over partitions", &error))
+    }
+
+    /// Answers [`Polled::Revoked`].
+    pub fn give_up(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        to_list(partitions.iter().map(|p| (p, Offset::Invalid)))
+            .and_then(|list| self.consumer.incremental_unassign(&list))
+            .map_err(|error| self.error("giving up partitions", &error))
+    }
+
+    /// Stops fetching `partitions`; what was fetched of them is dropped and fetched again later.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        to_list(partitions.iter().map(|p| (p, Offset::Invalid)))
+            .and_then(|list| self.consumer.pause(&list))
+            .map_err(|error| self.error("pausing partitions", &error))
+    }
+
+    /// Goes on fetching `partitions`.
+    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        to_list(partitions.iter().map(|p| (p, Offset::Invalid)))
+            .and_then(|list| self.consumer.resume(&list))
+            .map_err(|error| self.error("resuming partitions", &error))
+    }
+
+    /// Goes on reading `partition` at `position`.
+    pub fn seek(
+        &self,
+        partition: &TopicPartition,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let list = to_list([(partition, Offset::from(position))]);
+        list.and_then(|list| self.consumer.seek_partitions(list, timeout))
+            .and_then(|list| {
+                let found = list.find_partition(&partition.topic, partition.partition);
+                found.map_or(Ok(()), |element| element.error())
+            })
+            .map_err(|error| self.error(&format!("rewinding {partition}"), &error))
+    }
+
+    /// Sends offsets, each with its metadata, to be committed; [`Polled::Committed`] answers.
+    pub fn commit(
+        &self,
+        offsets: &[(TopicPartition, NextOffset, String)],
+    ) -> Result<(), KafkaError> {
+        let error = |error: &ClientError| self.error("committing offsets", error);
+        let list = to_list(
+            offsets
+                .iter()
+                .map(|(p, next, _)| (p, Offset::Offset(next.0))),
+        )
+        .map_err(|e| error(&e))?;
+        for (partition, _, metadata) in offsets {
+            if let Some(mut element) = list.find_partition(&partition.topic, partition.partition) {
+                element.set_metadata(metadata);
+            }
+        }
+        self.consumer
+            .commit(&list, CommitMode::Async)
+            .map_err(|e| error(&e))
+    }
+
+    /// End of a partition as the last fetch saw it, without a request.
+    pub fn cached_end(&self, partition: &TopicPartition) -> Option<NextOffset> {
+        ffi::cached_high_watermark(&self.consumer, &partition.topic, partition.partition)
+            .map(NextOffset)
+    }
+
+    /// Number of partitions of `topic`.
+    pub fn partitions_of(&self, topic: &str, timeout: Duration) -> Result<i32, KafkaError> {
+        let context = format!("looking up topic {topic:?}");
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), timeout)
+            .map_err(|error| self.error(&context, &error))?;
+        match metadata
+            .topics()
+            .first()
+            .map_or(0, |found| found.partitions().len())
+        {
+            0 => Err(KafkaError::new(
+                ErrorKind::MissingTopic,
+                context,
+                "no such topic",
+            )),
+            count => Ok(count as i32),
+        }
+    }
+
+    /// Leaves the group and closes the client, waiting at most `timeout`: a client whose broker
+    /// is gone may take longer, and is then left to end by itself.
+    pub fn close(self, timeout: Duration) {
+        self.consumer
+            .context()
+            .closing
+            .store(true, Ordering::Release);
+        // A rebalance that was never answered would hold the closing up.
+        while let Some(event) = self.consumer.context().pop() {
+            if let Event::Revoked { partitions, .. } = event {
+                drop(self.give_up(&partitions));
+            }
+        }
+        let deadline = Instant::now() + timeout;
+        let closer = std::thread::Builder::new()
+            .name("consumer-close".to_owned())
+            .spawn(move || drop(self.consumer));
+        let Ok(closer) = closer else { return };
+        while !closer.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!("a consumer did not close within {timeout:?}; it is left behind");
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+impl From<Event> for Polled<'_> {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Assigned(partitions) => Self::Assigned(partitions),
+            Event::Revoked { partitions, lost } => Self::Revoked { partitions, lost },
+            Event::Committed(result) => Self::Committed(result),
+        }
+    }
+}
