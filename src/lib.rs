@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Imports run downwards only, and a test holds it:
-//! `cli → demo → app → config → {stream, registry, http} → serving → runtime → codec → model → record`;
+//! `cli → demo → app → config → {stream, registry, http} → serving → scorer → runtime → codec → model → record`;
 //! [`kafka`] is used by app, stream, registry, demo and cli, [`telemetry`] from anywhere.
 
 pub mod app;
@@ -29,6 +29,7 @@ pub mod model;
 pub mod record;
 pub mod registry;
 pub mod runtime;
+pub mod scorer;
 pub mod serving;
 pub mod stream;
 pub mod telemetry;

@@ -142,6 +142,14 @@ impl Columns {
         self.truncate(0);
     }
 
+    /// Appends the rows of `other`, which has the same columns.
+    pub fn append(&mut self, other: &Self) {
+        for (to, from) in self.columns.iter_mut().zip(&other.columns) {
+            to.values.extend_from(&from.values, 0..from.values.len());
+        }
+        self.rows += other.rows;
+    }
+
     /// A batch of the one row `row`.
     pub fn row(&self, row: usize) -> Self {
         let columns = self

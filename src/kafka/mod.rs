@@ -21,7 +21,7 @@ pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SendError};
-pub use properties::ClientMemory;
+pub use properties::{ClientMemory, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{DEFAULT_KAFKA_MEMORY, KafkaSettings, RESERVED_PROPERTIES, SECRET_PROPERTIES};
 pub use source::{Committed, InputRecord, Polled, Position, Source};

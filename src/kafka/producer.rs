@@ -11,7 +11,7 @@ use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::context::LogContext;
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, properties};
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
 
 /// Headers of an outgoing record.
 #[derive(Debug, Clone)]
@@ -113,17 +113,17 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// A producer whose records have at most `max_record_bytes`. Does not wait for the broker.
+    /// A producer for topics that allow `limits`. Does not wait for the broker.
     pub fn new(
         kafka: &KafkaSettings,
         memory: ClientMemory,
-        max_record_bytes: usize,
+        limits: RecordLimits,
     ) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("producer"),
             delivered: Mutex::default(),
         };
-        let producer = properties::producer(kafka, memory, max_record_bytes)
+        let producer = properties::producer(kafka, memory, limits)
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self {

@@ -89,15 +89,26 @@ pub(super) fn group_consumer(
     config
 }
 
+/// What the topics that a producer writes to allow, in bytes. A broker refuses a whole batch for
+/// its size, so that batches must fit the smallest of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// Largest record: the largest `max.message.bytes`.
+    pub record: usize,
+    /// Largest batch: the smallest `max.message.bytes`.
+    pub batch: usize,
+}
+
 /// A worker's producer.
 pub(super) fn producer(
     kafka: &KafkaSettings,
     memory: ClientMemory,
-    max_record_bytes: usize,
+    limits: RecordLimits,
 ) -> ClientConfig {
     let mut config = base(kafka, "worker");
     let defaults = [
-        ("linger.ms", "5".to_owned()),
+        // Long enough to fill batches under load, short enough not to show in the latency.
+        ("linger.ms", "1".to_owned()),
         ("compression.type", "lz4".to_owned()),
         // The bytes are the limit, not the count.
         ("queue.buffering.max.messages", "500000".to_owned()),
@@ -119,10 +130,8 @@ pub(super) fn producer(
         .set("message.timeout.ms", "0")
         // Java's partitioner: predictions land where a Java producer would put the same key.
         .set("partitioner", "murmur2_random")
-        // The client's limit is the topic's, so that what is too large is refused here, alone,
-        // and not by the broker together with its whole batch.
-        .set("message.max.bytes", max_record_bytes.to_string())
-        .set("batch.size", max_record_bytes.min(1_000_000).to_string());
+        .set("message.max.bytes", limits.record.clamp(1_000, 1_000_000_000).to_string())
+        .set("batch.size", limits.batch.clamp(1_000, 1_000_000).to_string());
     config
 }
 
@@ -186,7 +195,8 @@ mod tests {
     #[test]
     fn the_configuration_wins_except_over_guarantees() {
         let kafka = settings(&[("linger.ms", "50"), ("message.timeout.ms", "1")]);
-        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), 1_000_000);
+        let limits = RecordLimits { record: 1_000_000, batch: 1_000_000 };
+        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("message.timeout.ms"), Some("0"));
     }

@@ -435,6 +435,31 @@ impl Source {
         }
     }
 
+    /// Answers a rebalance whose partitions are of no use any more.
+    fn answer_while_closing(&self, event: Polled<'_>) {
+        let answered = match event {
+            Polled::Assigned(partitions) => {
+                let at_end: Vec<_> = partitions.into_iter().map(|p| (p, Position::End)).collect();
+                self.assign(&at_end)
+            }
+            Polled::Revoked { partitions, .. } => self.give_up(&partitions),
+            _ => Ok(()),
+        };
+        if let Err(error) = answered {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// Answers a rebalance that was polled and will not be acted on, before [`Self::close`].
+    pub fn abandon(&self, assigned: Vec<TopicPartition>, revoked: &[TopicPartition]) {
+        if !assigned.is_empty() {
+            self.answer_while_closing(Polled::Assigned(assigned));
+        }
+        if !revoked.is_empty() {
+            self.answer_while_closing(Polled::Revoked { partitions: revoked.to_vec(), lost: true });
+        }
+    }
+
     /// Leaves the group and closes the client, waiting at most `timeout`: a client whose broker
     /// is gone may take longer, and is then left to end by itself.
     pub fn close(self, timeout: Duration) {
@@ -444,9 +469,7 @@ impl Source {
             .store(true, Ordering::Release);
         // A rebalance that was never answered would hold the closing up.
         while let Some(event) = self.consumer.context().pop() {
-            if let Event::Revoked { partitions, .. } = event {
-                drop(self.give_up(&partitions));
-            }
+            self.answer_while_closing(event.into());
         }
         let deadline = Instant::now() + timeout;
         let closer = std::thread::Builder::new()

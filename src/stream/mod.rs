@@ -1,7 +1,262 @@
-//! The data plane.
+//! The data plane: a stream's workers.
+//!
+//! A worker is one thread with its own consumer and its own producer. It shares nothing with its
+//! neighbours: the consumer group is the only scheduler. What it promises, `at_least_once`: an
+//! offset is committed only after every prediction and dead letter up to it is acknowledged.
+//!
+//! | file | job |
+//! |---|---|
+//! | `worker` | waits for the model, joins the group, starts anew after what can be mended |
+//! | `session` | one time in the group: poll, score, produce |
+//! | `assignment` | answers rebalances, holds partitions back for their revision |
+//! | `cycle` | acknowledgements, then commits |
+//! | `emit` | predictions, dead letters, policies |
+//! | `partitions`, `fence`, `routes`, `pace` | the pure parts |
 
+mod assignment;
+mod cycle;
+mod emit;
+mod fence;
+mod health;
+mod pace;
+mod partitions;
+mod routes;
+mod session;
 mod settings;
+mod topics;
+mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use settings::{
     ErrorPolicy, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
 };
+
+use self::health::WorkerHealth;
+use self::topics::Topics;
+use self::worker::{Parts, Worker};
+use crate::kafka::{Admin, ClientMemory, KafkaSettings};
+use crate::serving::Serving;
+use crate::telemetry::{Metrics, WorkerState};
+
+/// A worker whose loop has not turned for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// Pauses between attempts to look the topics up.
+const LOOK_UP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Pause before a worker that panicked is started again.
+const PANIC_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What a stream needs besides its settings.
+#[derive(Debug, Clone)]
+pub struct StreamContext {
+    /// How to reach Kafka.
+    pub kafka: KafkaSettings,
+    /// What each worker's clients may buffer.
+    pub memory: ClientMemory,
+    /// What serves.
+    pub serving: Arc<Serving>,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+    /// Whether the broker can tell topic settings; off for the embedded one.
+    pub describe_topics: bool,
+}
+
+/// What a stream says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamReport {
+    /// The stream's name.
+    pub name: String,
+    /// Whether all its workers' loops turn.
+    pub live: bool,
+    /// Whether its workers are in their group.
+    pub ready: bool,
+    /// Partitions assigned to this instance.
+    pub partitions: usize,
+    /// Why it is not live or not ready, or what else is wrong.
+    pub problems: Vec<String>,
+}
+
+/// A running stream.
+#[derive(Debug)]
+pub struct Stream {
+    shared: Arc<Shared>,
+    supervisor: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Arc<StreamSettings>,
+    context: StreamContext,
+    parts: Arc<Parts>,
+    workers: Mutex<Vec<Arc<WorkerHealth>>>,
+    /// What keeps the workers from being started.
+    starting: Mutex<Option<String>>,
+}
+
+impl Stream {
+    /// Starts the stream: looks its topics up, for as long as it takes, then starts its workers.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(settings: StreamSettings, context: StreamContext) -> std::io::Result<Self> {
+        let parts = Parts::new(context.kafka.clone(), context.memory, Arc::clone(&context.metrics));
+        let shared = Arc::new(Shared {
+            settings: Arc::new(settings),
+            context,
+            parts: Arc::new(parts),
+            workers: Mutex::default(),
+            starting: Mutex::new(Some("looking up its topics".to_owned())),
+        });
+        let supervised = Arc::clone(&shared);
+        let supervisor = std::thread::Builder::new()
+            .name(format!("stream-{}", shared.settings.name))
+            .spawn(move || supervised.supervise())?;
+        Ok(Self { shared, supervisor })
+    }
+
+    /// What the stream says of itself.
+    pub fn report(&self) -> StreamReport {
+        self.shared.report()
+    }
+
+    /// Asks the workers to finish what they have and to leave, by `deadline`.
+    pub fn stop(&self, deadline: Instant) {
+        self.shared.parts.stop(deadline);
+    }
+
+    /// Whether all workers are gone.
+    pub fn is_stopped(&self) -> bool {
+        self.supervisor.is_finished()
+    }
+}
+
+impl Shared {
+    fn supervise(self: &Arc<Self>) {
+        let Some(topics) = self.look_up_topics() else { return };
+        let topics = Arc::new(topics);
+        let metrics = Arc::new(self.context.metrics.stream(&self.settings.name));
+        let count = self.settings.workers.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            cores.min(topics.input_partitions.max(1) as usize)
+        });
+        let mut threads = Vec::new();
+        for number in 0..count {
+            let health = Arc::new(WorkerHealth::new(metrics.worker(WorkerState::WaitingForModel)));
+            self.workers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arc::clone(&health));
+            let worker = Worker {
+                settings: Arc::clone(&self.settings),
+                topics: Arc::clone(&topics),
+                serving: Arc::clone(&self.context.serving),
+                metrics: Arc::clone(&metrics),
+                parts: Arc::clone(&self.parts),
+                health: Arc::clone(&health),
+            };
+            let name = format!("{}-{number}", self.settings.name);
+            match std::thread::Builder::new().name(name).spawn(move || supervise_worker(&worker)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    health.set(WorkerState::Failed, Some(format!("no thread: {error}")));
+                }
+            }
+        }
+        self.set_starting(None);
+        for thread in threads {
+            // Panics are caught inside.
+            drop(thread.join());
+        }
+    }
+
+    fn set_starting(&self, why: Option<String>) {
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Looks the topics up until they are all there; `None` when the process stops before.
+    fn look_up_topics(&self) -> Option<Topics> {
+        let mut pause = LOOK_UP_BACKOFF.0;
+        let mut told = String::new();
+        let mut admin = None;
+        while !self.parts.stopping() {
+            let found = match &admin {
+                Some(admin) => Topics::look_up(admin, &self.settings, self.context.describe_topics),
+                None => match Admin::new(&self.context.kafka) {
+                    Ok(new) => {
+                        admin = Some(new);
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            let problem = match found {
+                Ok(topics) => return Some(topics),
+                Err(error) => error.to_string(),
+            };
+            if problem != told {
+                let stream = &self.settings.name;
+                tracing::warn!(stream, "{problem}; trying again until it works");
+                told.clone_from(&problem);
+            }
+            self.set_starting(Some(problem));
+            let end = Instant::now() + pause;
+            while !self.parts.stopping() && Instant::now() < end {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            pause = (pause * 2).min(LOOK_UP_BACKOFF.1);
+        }
+        None
+    }
+
+    fn report(&self) -> StreamReport {
+        let name = self.settings.name.clone();
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut problems: Vec<String> = starting.iter().cloned().collect();
+        let mut report =
+            StreamReport { name, live: true, ready: starting.is_none(), partitions: 0, problems: Vec::new() };
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in workers.iter() {
+            let worker = worker.report();
+            report.partitions += worker.partitions;
+            let failed = worker.state == WorkerState::Failed;
+            if !failed && worker.silent_for >= STUCK_AFTER {
+                report.live = false;
+                problems.push(format!("a worker is stuck for {}s", worker.silent_for.as_secs()));
+            }
+            report.live &= !failed;
+            report.ready &= worker.state == WorkerState::Running;
+            problems.extend(worker.detail);
+        }
+        problems.sort();
+        problems.dedup();
+        report.problems = problems;
+        report
+    }
+}
+
+/// Runs a worker; a panic is our mistake, and costs a restart, not the stream.
+fn supervise_worker(worker: &Worker) {
+    let stream = &worker.settings.name;
+    loop {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+        match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => {
+                tracing::error!(stream, "worker stopped, an operator is needed: {reason}");
+                worker.health.set(WorkerState::Failed, Some(reason));
+                return;
+            }
+            Err(_) => {
+                tracing::error!(stream, "worker panicked; starting it again");
+                let reason = "panicked, see the log".to_owned();
+                worker.health.set(WorkerState::Recovering, Some(reason));
+                std::thread::park_timeout(PANIC_BACKOFF);
+                if worker.parts.stopping() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Commit cycles: everything sent is acknowledged, then the offsets are committed. An
+//! acknowledgement never passes a failure: the first failed delivery ends the session.
+
+use std::time::{Duration, Instant};
+
+use super::fence;
+use super::session::{Exit, Session, Step};
+use crate::kafka::{KafkaError, Polled};
+use crate::record::NextOffset;
+use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind};
+
+/// A wait that is longer pauses the partitions and goes on polling.
+const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(1);
+/// One step of a wait.
+const STEP: Duration = Duration::from_millis(1);
+
+impl Session<'_> {
+    /// Whether the cycle is to end now.
+    pub(super) fn cycle_due(&self, now: Instant) -> bool {
+        self.cycle_records >= self.settings.max_cycle_records
+            || now.duration_since(self.cycle_start) >= self.settings.commit_interval
+    }
+
+    /// Time until the cycle ends by itself.
+    pub(super) fn until_cycle_end(&self) -> Duration {
+        self.settings.commit_interval.saturating_sub(self.cycle_start.elapsed())
+    }
+
+    /// Ends the cycle: waits for every acknowledgement, then commits. With a deadline it also
+    /// waits for the commit's answer, and gives up at the deadline without committing.
+    pub(super) fn end_cycle(&mut self, deadline: Option<Instant>) -> Step {
+        self.wait(deadline, |session| session.producer.in_flight() == 0)?;
+        self.cycle_start = Instant::now();
+        self.cycle_records = 0;
+        let commit = self.partitions.to_commit();
+        if !commit.is_empty() {
+            let offsets: Vec<(_, NextOffset, String)> = commit
+                .iter()
+                .map(|one| (one.partition.clone(), one.next, fence::metadata(one.revision)))
+                .collect();
+            self.source.commit(&offsets).map_err(|e| Exit::Rebuild(e.to_string()))?;
+            self.partitions.commit_sent(commit);
+        }
+        if deadline.is_some() {
+            self.wait(deadline, |session| session.partitions.commits_under_way() == 0)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves in order: what is sent is acknowledged and committed, what is not scored is left to
+    /// the next owner.
+    pub(super) fn leave(&mut self) -> Step {
+        self.batch.clear();
+        self.stash.clear();
+        self.end_cycle(Some(self.parts.leave_deadline()))
+    }
+
+    /// Serves acknowledgements until `done`, without ever ceasing to poll.
+    pub(super) fn wait(
+        &mut self,
+        deadline: Option<Instant>,
+        done: impl Fn(&Self) -> bool,
+    ) -> Step {
+        let start = Instant::now();
+        let mut paused = false;
+        loop {
+            self.serve_producer()?;
+            if done(self) {
+                break;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|at| now >= at) {
+                let waited = now.duration_since(start);
+                return Err(Exit::Rebuild(format!(
+                    "no acknowledgement within {waited:?}; what was not acknowledged is not \
+                     committed and will be read again"
+                )));
+            }
+            if deadline.is_none() && self.parts.leave_overdue(now) {
+                return Err(Exit::Shutdown);
+            }
+            self.health.beat();
+            self.producer.poll(STEP);
+            if !paused && now.duration_since(start) >= WAIT_BEFORE_PAUSE {
+                let running = self.partitions.running();
+                self.source.pause(&running).map_err(|e| Exit::Rebuild(e.to_string()))?;
+                paused = true;
+            }
+            // A commit's answer comes out of the consumer's poll, whichever wait this is.
+            if paused || self.partitions.commits_under_way() > 0 {
+                self.poll_without_taking()?;
+            }
+        }
+        if paused {
+            let running = self.partitions.running();
+            self.source.resume(&running).map_err(|e| Exit::Rebuild(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Polls for events; a record that slips through is kept for the next batch.
+    fn poll_without_taking(&mut self) -> Step {
+        match self.source.poll(Duration::ZERO) {
+            Polled::Record(record) => self.stash.push_back(record),
+            event => self.on_event(event)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_committed(&mut self, result: Result<(), KafkaError>) {
+        match result {
+            Ok(()) => {
+                self.metrics.commits.inc(CommitOutcome::Committed);
+                self.partitions.commit_answered(true);
+            }
+            Err(error) => {
+                self.metrics.commits.inc(CommitOutcome::Failed);
+                self.parts.metrics.kafka_error(KafkaClient::Consumer, KafkaErrorKind::Retriable);
+                self.partitions.commit_answered(false);
+                tracing::warn!(
+                    stream = self.settings.name,
+                    "{error}; the next commit covers it"
+                );
+            }
+        }
+    }
+
+    /// Takes acknowledgements. A failed delivery ends the session before anything is committed.
+    pub(super) fn serve_producer(&mut self) -> Step {
+        self.producer.poll(Duration::ZERO);
+        if let Some(error) = self.producer.failure() {
+            self.parts.metrics.kafka_error(KafkaClient::Producer, KafkaErrorKind::Fatal);
+            return Err(Exit::Rebuild(error.to_string()));
+        }
+        self.note_acknowledged();
+        let in_flight = self.producer.in_flight() as i64;
+        self.metrics.in_flight.add(in_flight - self.in_flight_shown);
+        self.in_flight_shown = in_flight;
+        Ok(())
+    }
+}

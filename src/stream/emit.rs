@@ -1,0 +1,197 @@
+//! Sends what became of a record: its prediction, its dead letter, or nothing.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::ErrorPolicy;
+use super::session::{Exit, Session, Step};
+use crate::codec::{
+    DeadLetter, InputRef, MODEL_DIGEST, MODEL_NAME, MODEL_VERSION, RowError, Stage, passes_through,
+    record_size,
+};
+use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SendError};
+use crate::record::Header;
+
+/// The low bits of a token hold the input's timestamp, the high ones the version's slot.
+const TIMESTAMP_BITS: u32 = 48;
+/// Token of a record whose latency is not measured.
+const UNMEASURED: u64 = 0;
+
+impl Session<'_> {
+    /// Sends the prediction of the batch's record `index`, or what the policy has for it.
+    pub(super) fn emit(&mut self, index: usize, record: &InputRecord<'_>) -> Step {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let input = InputRef::Record(record.origin());
+        let encoded = self.active.scorer.encode(index, input, &mut text);
+        let sent = match encoded {
+            Ok(()) => self.send_prediction(record, &text)?,
+            Err(error) => Err(error),
+        };
+        self.text = text;
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse(record, &error),
+        }
+    }
+
+    /// The inner error is a prediction that is too large for its topic.
+    fn send_prediction(&mut self, record: &InputRecord<'_>, text: &[u8]) -> Step<Result<(), RowError>> {
+        let serving = std::sync::Arc::clone(&self.active.serving);
+        let digest = serving.digest.to_string();
+        let mut headers = RecordHeaders::new(8)
+            .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
+            .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
+            .with(MODEL_DIGEST, Some(digest.as_bytes()));
+        let mut size = record_size(record.key(), Some(text), &[]) + 256;
+        for (name, value) in record.headers().filter(|(name, _)| passes_through(name)) {
+            size += name.len() + value.map_or(0, <[u8]>::len) + 10;
+            headers = headers.with(name, value);
+        }
+        let limit = self.topics.output_max_bytes;
+        if size > limit {
+            return Ok(Err(too_large(size, limit, &self.settings.output_topic)));
+        }
+        let origin = record.origin();
+        let timestamp = origin.timestamp.unwrap_or(0).max(0) as u64;
+        let token = u64::from(self.active.slot) << TIMESTAMP_BITS
+            | timestamp & ((1 << TIMESTAMP_BITS) - 1);
+        let settings = self.settings;
+        let routes = &self.topics.output_routes;
+        self.send(OutgoingRecord {
+            topic: &settings.output_topic,
+            partition: routes.partition(origin.topic, origin.partition, record.key().is_some()),
+            key: record.key(),
+            value: Some(text),
+            timestamp: origin.timestamp,
+            headers,
+            token,
+        })
+    }
+
+    /// Does with a failed record what the policy of its stage says.
+    fn refuse(&mut self, record: &InputRecord<'_>, error: &RowError) -> Step {
+        let origin = record.origin();
+        match self.settings.policy(error.stage) {
+            ErrorPolicy::DeadLetter => self.send_dead_letter(record, error),
+            ErrorPolicy::Skip => {
+                self.metrics.skipped(error.stage.as_str());
+                tracing::debug!(
+                    stream = self.settings.name,
+                    "skipped {}-{} offset {}: {error}",
+                    origin.topic, origin.partition, origin.offset
+                );
+                Ok(())
+            }
+            ErrorPolicy::Fail => Err(Exit::Failed(format!(
+                "record at offset {} of {}-{} failed: {error}; the policy \
+                 streams.{}.on_error.{} is \"fail\"",
+                origin.offset, origin.topic, origin.partition, self.settings.name, error.stage
+            ))),
+        }
+    }
+
+    fn send_dead_letter(&mut self, record: &InputRecord<'_>, error: &RowError) -> Step {
+        let serving = std::sync::Arc::clone(&self.active.serving);
+        let headers: Vec<Header> = record
+            .headers()
+            .map(|(key, value)| Header {
+                key: key.to_owned(),
+                value: value.map(<[u8]>::to_vec),
+            })
+            .collect();
+        let served = Some((&serving.model, &serving.version));
+        let origin = record.origin();
+        let mut letter = DeadLetter::new(origin, error, served, record.value(), &headers);
+        if let Err(error) = letter.fit(record.key(), self.topics.dead_letter_max_bytes) {
+            return Err(Exit::Failed(format!(
+                "the dead letter of offset {} of {}-{} does not fit topic {:?}: {error}; raise \
+                 the topic's max.message.bytes",
+                origin.offset, origin.topic, origin.partition, self.settings.dead_letter_topic
+            )));
+        }
+        let headers = letter
+            .headers
+            .iter()
+            .fold(RecordHeaders::new(letter.headers.len()), |all, header| {
+                all.with(&header.key, header.value.as_deref())
+            });
+        let settings = self.settings;
+        let routes = &self.topics.dead_letter_routes;
+        let sent = self.send(OutgoingRecord {
+            topic: &settings.dead_letter_topic,
+            partition: routes.partition(origin.topic, origin.partition, record.key().is_some()),
+            key: record.key(),
+            value: letter.value.as_deref(),
+            timestamp: origin.timestamp,
+            headers,
+            token: UNMEASURED,
+        })?;
+        match sent {
+            Ok(()) => {
+                self.metrics.dead_letter(error.stage.as_str());
+                tracing::debug!(
+                    stream = self.settings.name,
+                    "dead letter for {}-{} offset {}: {error}",
+                    origin.topic, origin.partition, origin.offset
+                );
+                Ok(())
+            }
+            Err(error) => Err(Exit::Failed(format!("dead letter: {error}"))),
+        }
+    }
+
+    /// Sends a record, waiting for room in the queue where there is none.
+    fn send(&mut self, mut record: OutgoingRecord<'_>) -> Step<Result<(), RowError>> {
+        loop {
+            match self.producer.send(&mut record) {
+                Ok(()) => return Ok(Ok(())),
+                Err(SendError::Full) => {
+                    let before = self.producer.in_flight();
+                    self.wait(None, |session| session.producer.in_flight() < before)?;
+                }
+                Err(SendError::TooLarge(error)) => {
+                    return Ok(Err(RowError::new(
+                        Stage::Produce,
+                        "too_large",
+                        error.to_string(),
+                    )));
+                }
+                Err(SendError::Failed(error)) => return Err(Exit::Rebuild(error.to_string())),
+            }
+        }
+    }
+
+    /// Counts acknowledged predictions and their latency.
+    pub(super) fn note_acknowledged(&mut self) {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.producer.take_acknowledged(&mut tokens);
+        if !tokens.is_empty() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let now = now.as_millis() as u64;
+            for token in tokens.drain(..).filter(|token| *token != UNMEASURED) {
+                let slot = (token >> TIMESTAMP_BITS) as u16;
+                let sent_at = token & ((1 << TIMESTAMP_BITS) - 1);
+                let metrics = if slot == self.active.slot {
+                    Some(&self.active.metrics)
+                } else {
+                    self.versions.iter().find(|(known, _)| *known == slot).map(|(_, m)| m)
+                };
+                if let Some(metrics) = metrics {
+                    metrics.predictions.inc();
+                    if sent_at > 0 {
+                        metrics.end_to_end.observe(now.saturating_sub(sent_at) as f64 / 1000.0);
+                    }
+                }
+            }
+        }
+        self.tokens = tokens;
+    }
+}
+
+fn too_large(size: usize, limit: usize, topic: &str) -> RowError {
+    RowError::new(
+        Stage::Produce,
+        "too_large",
+        format!("the prediction has {size} bytes, topic {topic:?} takes {limit}"),
+    )
+}

@@ -1,0 +1,354 @@
+//! A worker's time in its group: poll, score, produce, commit, until it leaves.
+//!
+//! One thread runs the whole line, batch by batch, in straight-line code. What may interrupt it is
+//! a closed list, [`Exit`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::health::WorkerHealth;
+use super::partitions::Partitions;
+use super::pace::Pace;
+use super::topics::Topics;
+use super::worker::Parts;
+use super::{OnDataLoss, StreamSettings};
+use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, Source};
+use crate::record::{RecordOffset, TopicPartition};
+use crate::scorer::{Scorer, Tag};
+use crate::serving::{Serving, ServingModel};
+use crate::telemetry::{
+    KafkaClient, KafkaErrorKind, LagGauge, RebalanceKind, StreamMetrics, VersionMetrics,
+    WorkerState,
+};
+
+/// Longest time one poll waits: also how soon an idle worker notices a swap or a shutdown.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// While acknowledgements are outstanding the producer is served this often.
+const POLL_WAIT_IN_FLIGHT: Duration = Duration::from_millis(2);
+/// How often the lag gauges are set.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Versions whose late acknowledgements are still told apart.
+const KEPT_VERSIONS: usize = 8;
+
+/// Why a worker leaves its group.
+#[derive(Debug)]
+pub(super) enum Exit {
+    /// The process stops.
+    Shutdown,
+    /// No version of the model serves any more.
+    ModelGone,
+    /// The clients are to be rebuilt and the group joined anew; nothing was committed past the
+    /// last acknowledged cycle.
+    Rebuild(String),
+    /// Only an operator can help.
+    Failed(String),
+}
+
+/// A step that may end the session.
+pub(super) type Step<T = ()> = Result<T, Exit>;
+
+/// A rebalance that waits for its answer.
+#[derive(Debug)]
+pub(super) enum Rebalance {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
+}
+
+/// The version that scores now, with everything that is made once for it.
+pub(super) struct Active {
+    pub(super) serving: Arc<ServingModel>,
+    pub(super) scorer: Scorer,
+    pub(super) metrics: VersionMetrics,
+    /// Tells acknowledgements of this version from those of earlier ones.
+    pub(super) slot: u16,
+}
+
+/// A worker's time in its group.
+pub(super) struct Session<'s> {
+    pub(super) settings: &'s StreamSettings,
+    pub(super) topics: &'s Topics,
+    pub(super) serving: &'s Serving,
+    pub(super) metrics: &'s StreamMetrics,
+    pub(super) parts: &'s Parts,
+    pub(super) health: &'s WorkerHealth,
+    pub(super) source: &'s Source,
+    pub(super) producer: Producer,
+    pub(super) partitions: Partitions,
+    pub(super) active: Active,
+    /// Metrics of the versions whose acknowledgements may still come, by slot.
+    pub(super) versions: VecDeque<(u16, VersionMetrics)>,
+    pub(super) batch: Vec<InputRecord<'s>>,
+    /// Records that were polled while the worker was waiting for something else.
+    pub(super) stash: VecDeque<InputRecord<'s>>,
+    pub(super) rebalances: VecDeque<Rebalance>,
+    pub(super) pace: Pace,
+    pub(super) cycle_start: Instant,
+    pub(super) cycle_records: usize,
+    pub(super) lag: Vec<(TopicPartition, LagGauge)>,
+    pub(super) lag_at: Instant,
+    pub(super) in_flight_shown: i64,
+    pub(super) tokens: Vec<u64>,
+    pub(super) text: Vec<u8>,
+}
+
+impl Active {
+    pub(super) fn new(
+        serving: Arc<ServingModel>,
+        settings: &StreamSettings,
+        metrics: &StreamMetrics,
+        slot: u16,
+    ) -> Result<Self, String> {
+        let tag = Tag {
+            model: Some(&serving.model),
+            version: Some(&serving.version),
+            digest: &serving.digest,
+            revision: Some(serving.revision),
+        };
+        let scorer = Scorer::new(
+            Arc::clone(&serving.compiled),
+            &serving.contract,
+            tag,
+            &settings.include,
+            settings.non_finite_outputs,
+        )
+        .map_err(|error| {
+            format!("version {} of model {} cannot run: {error}", serving.version, serving.model)
+        })?;
+        let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
+        Ok(Self { serving, scorer, metrics, slot })
+    }
+}
+
+impl Session<'_> {
+    /// Runs until the worker leaves its group; everything scored is committed by then, except
+    /// after [`Exit::Rebuild`] and [`Exit::Failed`].
+    pub(super) fn run(&mut self) -> Exit {
+        loop {
+            let exit = match self.turn() {
+                Ok(()) => continue,
+                Err(exit) => exit,
+            };
+            if matches!(exit, Exit::Shutdown | Exit::ModelGone) {
+                self.health.set(WorkerState::Draining, None);
+                if let Err(worse) = self.leave() {
+                    return worse;
+                }
+            }
+            return exit;
+        }
+    }
+
+    /// One turn: take the newest snapshot, form a batch, score it, end the cycle when it is due.
+    fn turn(&mut self) -> Step {
+        self.health.beat();
+        if self.parts.stopping() {
+            return Err(Exit::Shutdown);
+        }
+        self.take_snapshot()?;
+        self.answer_rebalances()?;
+        self.end_holds()?;
+        self.fill_batch()?;
+        self.score_batch()?;
+        self.serve_producer()?;
+        let now = Instant::now();
+        if self.cycle_due(now) {
+            self.end_cycle(None)?;
+        }
+        if now.duration_since(self.lag_at) >= LAG_INTERVAL {
+            self.show_lag(now);
+        }
+        Ok(())
+    }
+
+    /// The one atomic load of a batch. A swap makes a new scorer, between two batches.
+    fn take_snapshot(&mut self) -> Step {
+        let snapshot = self.serving.load();
+        let Some(serving) = snapshot.serving(&self.settings.model) else {
+            return Err(Exit::ModelGone);
+        };
+        if Arc::ptr_eq(serving, &self.active.serving) {
+            return Ok(());
+        }
+        // Slot 0 marks records whose latency is not measured.
+        let slot = self.active.slot.wrapping_add(1).max(1);
+        let next = Active::new(Arc::clone(serving), self.settings, self.metrics, slot)
+            .map_err(Exit::Rebuild)?;
+        tracing::info!(
+            stream = self.settings.name,
+            from = %self.active.serving.version,
+            to = %next.serving.version,
+            revision = next.serving.revision,
+            "swapped model {}", self.settings.model
+        );
+        let last = std::mem::replace(&mut self.active, next);
+        self.versions.push_back((last.slot, last.metrics));
+        while self.versions.len() > KEPT_VERSIONS {
+            self.versions.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Takes what is there, up to the batch limit, and waits at most `max_queue_delay` for more.
+    fn fill_batch(&mut self) -> Step {
+        debug_assert!(self.batch.is_empty());
+        let limit = self.pace.rows(self.settings.max_batch_size, self.settings.max_batch_time);
+        let mut deadline = None;
+        while self.batch.len() < limit {
+            if let Some(record) = self.stash.pop_front() {
+                self.batch.push(record);
+                continue;
+            }
+            let wait = match deadline {
+                None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
+                None => POLL_WAIT.min(self.until_cycle_end()),
+                Some(at) => at.saturating_duration_since(Instant::now()),
+            };
+            match self.source.poll(wait) {
+                Polled::Record(record) => {
+                    self.batch.push(record);
+                    deadline.get_or_insert_with(|| Instant::now() + self.settings.max_queue_delay);
+                }
+                Polled::Idle if deadline.is_some_and(|at| Instant::now() < at) => {}
+                Polled::Idle => break,
+                Polled::EndOfPartition => {}
+                event => {
+                    self.on_event(event)?;
+                    // A rebalance is answered before anything else is read.
+                    if !self.rebalances.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.metrics.records_in.inc_by(self.batch.len() as u64);
+        Ok(())
+    }
+
+    /// Notes an event that is no record.
+    pub(super) fn on_event(&mut self, event: Polled<'_>) -> Step {
+        match event {
+            Polled::Assigned(partitions) => {
+                self.metrics.rebalances.inc(RebalanceKind::Assigned);
+                self.rebalances.push_back(Rebalance::Assigned(partitions));
+            }
+            Polled::Revoked { partitions, lost: true } => {
+                self.metrics.rebalances.inc(RebalanceKind::Lost);
+                // Another member may own them: nothing of theirs may be committed from now on.
+                self.forget(&partitions);
+                self.rebalances.push_back(Rebalance::Revoked(partitions));
+            }
+            Polled::Revoked { partitions, lost: false } => {
+                self.metrics.rebalances.inc(RebalanceKind::Revoked);
+                self.drop_unscored(&partitions);
+                self.rebalances.push_back(Rebalance::Revoked(partitions));
+            }
+            Polled::Committed(result) => self.on_committed(result),
+            Polled::Error(error) => self.on_error(&error)?,
+            Polled::Record(_) | Polled::EndOfPartition | Polled::Idle => {}
+        }
+        Ok(())
+    }
+
+    /// Drops polled records that were not scored; the next owner reads them again.
+    fn drop_unscored(&mut self, partitions: &[TopicPartition]) {
+        let keep = |record: &InputRecord<'_>| {
+            let origin = record.origin();
+            !partitions
+                .iter()
+                .any(|p| p.partition == origin.partition && *p.topic == *origin.topic)
+        };
+        self.batch.retain(keep);
+        self.stash.retain(keep);
+    }
+
+    /// Forgets everything about `partitions`.
+    pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.drop_unscored(partitions);
+        let held = self.partitions.remove(partitions);
+        for _ in 0..held {
+            self.metrics.revision_holds.inc(crate::telemetry::HoldOutcome::Revoked);
+        }
+        self.metrics.held_partitions.sub(held as i64);
+        self.lag.retain(|(partition, _)| !partitions.contains(partition));
+        self.health.set_partitions(self.partitions.count());
+    }
+
+    fn on_error(&mut self, error: &KafkaError) -> Step {
+        let kind = match error.kind {
+            ErrorKind::Fatal | ErrorKind::Fenced => KafkaErrorKind::Fatal,
+            _ => KafkaErrorKind::Retriable,
+        };
+        self.parts.metrics.kafka_error(KafkaClient::Consumer, kind);
+        match error.kind {
+            ErrorKind::OffsetOutOfRange => self.on_data_loss(error),
+            ErrorKind::Fatal | ErrorKind::Fenced | ErrorKind::Configuration => {
+                Err(Exit::Rebuild(error.to_string()))
+            }
+            ErrorKind::MissingTopic | ErrorKind::Authorization => {
+                tracing::warn!(stream = self.settings.name, "{error}");
+                self.health.set(WorkerState::Running, Some(error.to_string()));
+                Ok(())
+            }
+            _ => {
+                tracing::debug!(stream = self.settings.name, "{error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// A committed offset lies outside the log: records were deleted before they were scored.
+    fn on_data_loss(&mut self, error: &KafkaError) -> Step {
+        match self.settings.on_data_loss {
+            OnDataLoss::Fail => Err(Exit::Failed(format!(
+                "{error}; records were deleted before they were scored. Set \
+                 streams.{}.on_data_loss to \"earliest\" or \"latest\" to go on without them",
+                self.settings.name
+            ))),
+            OnDataLoss::Earliest | OnDataLoss::Latest => self.reposition_lost(),
+        }
+    }
+
+    /// Produces the batch's predictions and dead letters, in order.
+    fn score_batch(&mut self) -> Step {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.metrics.batch_size.observe(batch.len() as f64);
+        let scorer = &mut self.active.scorer;
+        scorer.clear();
+        for record in &batch {
+            scorer.push(record.value());
+        }
+        let (rows, took) = scorer.run();
+        if rows > 0 {
+            self.active.metrics.inference.observe(took.as_secs_f64());
+            self.pace.observe(rows, took);
+        }
+        let revision = self.active.serving.revision;
+        for (index, record) in batch.iter().enumerate() {
+            self.emit(index, record)?;
+            let origin = record.origin();
+            let offset = RecordOffset(origin.offset);
+            self.partitions.done(origin.topic, origin.partition, offset, revision);
+        }
+        self.cycle_records += batch.len();
+        // The records' memory goes back to the client; the vector's is kept.
+        self.batch = batch;
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn show_lag(&mut self, now: Instant) {
+        self.lag_at = now;
+        for (partition, gauge) in &self.lag {
+            let next = self.partitions.next(partition);
+            let end = self.source.cached_end(partition);
+            if let (Some(next), Some(end)) = (next, end) {
+                gauge.set((end.0 - next.0).max(0));
+            }
+        }
+    }
+}
