@@ -59,17 +59,25 @@ pub struct RowError {
     pub stage: Stage,
     /// Stable name of the cause, in `snake_case`; listed in `docs/dead-letters.md`.
     pub class: &'static str,
-    /// What exactly, for people; at most a few hundred characters.
+    /// What exactly, for people; at most 300 characters.
     pub message: String,
 }
 
+/// The longest message, in characters.
+const MESSAGE_MAX: usize = 300;
+
 impl RowError {
-    /// An error of `stage`.
+    /// An error of `stage`; a message of more than 300 characters is cut.
     pub fn new(stage: Stage, class: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX) {
+            let cut = message.get(..end).unwrap_or_default();
+            message = cut.chars().take(MESSAGE_MAX - 1).chain(['…']).collect();
+        }
         Self {
             stage,
             class,
-            message: message.into(),
+            message,
         }
     }
 }

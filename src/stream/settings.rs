@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+pub use crate::codec::NonFiniteOutputs;
 use crate::codec::Stage;
 use crate::model::ModelName;
 
@@ -99,14 +100,4 @@ pub enum ErrorPolicy {
     Skip,
     /// The stream leaves its group on this instance.
     Fail,
-}
-
-/// What a NaN or infinite output is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NonFiniteOutputs {
-    /// A dead letter, stage `infer`, class `non_finite_output`.
-    #[default]
-    Reject,
-    /// `null` in the prediction.
-    Null,
 }
