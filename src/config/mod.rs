@@ -1,1 +1,172 @@
-//! config.
+//! From the configuration file and the environment to the validated settings of each part. Every
+//! mistake is reported, with its place, at once.
+
+mod client;
+mod error;
+mod keys;
+mod read;
+mod render;
+mod rules;
+mod section;
+mod stream;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use keys::{KEYS, KeyDoc, Presence, markdown};
+pub use render::{duration, example, size};
+
+use crate::http::HttpSettings;
+use crate::kafka::KafkaSettings;
+use crate::registry::RegistrySettings;
+use crate::stream::StreamSettings;
+use crate::telemetry::LogSettings;
+
+/// The file that is read from the working directory when no other is named.
+pub const DEFAULT_FILE: &str = "swapstream.toml";
+
+/// Limits that belong to no part alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// What the loaded models of the process may take together, in bytes; default 2 GiB.
+    pub model_memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            model_memory: 2 << 30,
+        }
+    }
+}
+
+/// The whole configuration, validated.
+#[derive(Clone, PartialEq)]
+pub struct Config {
+    /// Name of this instance; `None`: random per start.
+    pub instance_id: Option<String>,
+    /// How long a shutdown may take; default 30 s.
+    pub shutdown_timeout: Duration,
+    /// How to reach Kafka, `limits.kafka_memory` included.
+    pub kafka: KafkaSettings,
+    /// The registry's topics, `limits.max_artifact_bytes` included.
+    pub registry: RegistrySettings,
+    /// The streams, by name.
+    pub streams: Vec<StreamSettings>,
+    /// The HTTP endpoints.
+    pub http: HttpSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// Other limits.
+    pub limits: Limits,
+    /// Client properties whose value came from a file: never printed.
+    from_files: BTreeSet<String>,
+}
+
+/// Shows what [`Config::render`] shows: secrets stay masked in logs and panics.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render())
+    }
+}
+
+/// Where the configuration came from; variables of the environment may add to a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// This file.
+    File(PathBuf),
+    /// Variables alone.
+    Environment,
+}
+
+impl fmt::Display for ConfigSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment => f.write_str("the environment"),
+        }
+    }
+}
+
+/// Whether a command needs streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// At least one: `run`, `config check`.
+    Required,
+    /// Kafka is enough: `model`, `dlq`. Streams that are there are checked all the same.
+    Optional,
+}
+
+impl Config {
+    /// Reads the configuration of `run`: the file `path`, else `./swapstream.toml` if it is
+    /// there, else the environment alone. Variables `SWAPSTREAM__SECTION__KEY` override the file.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, ConfigSource), ConfigErrors> {
+        Self::load_with(path, env, Streams::Required)
+    }
+
+    /// Like [`Self::load`], for commands that need Kafka only.
+    pub fn load_for_model_commands(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, ConfigSource), ConfigErrors> {
+        Self::load_with(path, env, Streams::Optional)
+    }
+
+    fn load_with(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        streams: Streams,
+    ) -> Result<(Self, ConfigSource), ConfigErrors> {
+        let (file, must_exist) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_FILE), false),
+        };
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                let config = Self::parse(Some((file, &text)), env, streams)?;
+                Ok((config, ConfigSource::File(file.to_owned())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
+                let config = Self::parse(None, env, streams)?;
+                Ok((config, ConfigSource::Environment))
+            }
+            Err(error) => Err(ConfigErrors::unreadable(file, &error)),
+        }
+    }
+
+    /// Reads the configuration from the text of a file, if there is one, and variables.
+    ///
+    /// Files that client properties name are read as well; nothing else is.
+    pub fn parse(
+        file: Option<(&Path, &str)>,
+        env: impl IntoIterator<Item = (String, String)>,
+        streams: Streams,
+    ) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let (mut root, place) = match file {
+            Some((path, text)) => tree::from_toml(path, text)?,
+            None => (tree::Table::default(), Place::Environment),
+        };
+        tree::apply_environment(&mut root, env, &mut errors);
+        read::config(&root, &place, streams, errors)
+    }
+
+    /// The effective configuration as TOML, with secrets masked.
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+}
+
+/// The environment of this process, without what is no Unicode.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
