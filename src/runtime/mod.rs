@@ -3,10 +3,56 @@
 //! A runtime compiles an ONNX file into a [`CompiledModel`], shared by all workers; each worker
 //! gets a [`Runner`] of its own from it, which keeps the state of a run and reuses it.
 
+//!
+//! ```text
+//! bytes ─▶ onnx_file (is it ONNX?) ─▶ summary ─▶ support (operators) ─▶ axes (where is the batch?)
+//!       ─▶ tract (one plan) ─▶ run on zeros ─▶ invariance ─▶ CompiledModel ─▶ runner (one a worker)
+//! ```
+//!
+//! A model is not trusted: whatever it does while it is loaded or run comes back as an error.
+
+mod axes;
+mod inspect;
+mod invariance;
+mod onnx_file;
+mod panics;
+mod runner;
+mod samples;
+mod summary;
+mod support;
+mod tract;
+mod types;
+
 use std::fmt;
+use std::sync::Arc;
+
+use tract_onnx::prelude::TractError;
 
 use crate::codec::Columns;
-use crate::model::Signature;
+use crate::model::{RuntimeKind, Signature};
+
+pub use inspect::{BatchTime, INSPECTION_SCHEMA, Inspection, Runs, inspect};
+pub use onnx_file::{LoadLimits, metadata};
+pub use summary::{OnnxDim, OnnxSummary, OnnxValue, OperatorCount};
+pub use tract::{CompileOptions, PLAN_ROWS, compile};
+
+/// Makes a model out of an ONNX file, for the runtime that its manifest asks for.
+pub fn load(
+    bytes: &[u8],
+    kind: RuntimeKind,
+    limits: LoadLimits,
+) -> Result<Arc<dyn CompiledModel>, LoadError> {
+    match kind {
+        RuntimeKind::Tract | RuntimeKind::Auto => compile(
+            bytes,
+            &CompileOptions {
+                limits,
+                ..CompileOptions::default()
+            },
+        ),
+        RuntimeKind::OnnxRuntime => Err(LoadError::new("this build has no ONNX Runtime")),
+    }
+}
 
 /// Why a file cannot be loaded. Permanent: the same bytes fail again on the same build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,13 +62,21 @@ pub struct LoadError {
     pub message: String,
 }
 
+impl LoadError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+        }
+    }
+}
+
 /// Why a batch could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     /// The runtime gave an error.
     #[error("{0}")]
     Failed(String),
-    /// The runtime panicked; the runner must not be used again.
+    /// The runtime panicked. The runner starts anew and can be used on.
     #[error("the model panicked: {0}")]
     Panicked(String),
 }
@@ -55,4 +109,16 @@ pub trait Runner: Send {
     /// not depend on the others. A panic inside the runtime is caught and comes back as
     /// [`RunError::Panicked`].
     fn run(&mut self, inputs: &Columns, outputs: &mut Columns) -> Result<(), RunError>;
+}
+
+/// An error of tract's with its causes, on one line and not longer than people read.
+fn brief(error: &TractError) -> String {
+    const MOST: usize = 400;
+    let whole = format!("{error:#}");
+    let mut line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(MOST) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }

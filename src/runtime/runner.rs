@@ -1,0 +1,179 @@
+//! Runs a plan of tract's on batches of any size: rows are copied into tensors that are kept,
+//! padded with zeros or split to the plan's size.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tract_onnx::prelude::tract_ndarray::{ArrayD, IxDyn};
+use tract_onnx::prelude::{
+    Datum, DatumType, IntoTValue, TValue, TVec, Tensor, TractResult, TypedSimplePlan,
+    TypedSimpleState,
+};
+use tract_onnx::tract_hir::internal::anyhow;
+
+use super::types::datum_type;
+use super::{RunError, Runner, brief, panics};
+use crate::codec::Columns;
+use crate::model::{ElementType, Signature, TensorSpec};
+use crate::with_values;
+
+/// One worker's state of a plan.
+pub(super) struct TractRunner {
+    plan: Arc<TypedSimplePlan>,
+    signature: Arc<Signature>,
+    plan_rows: usize,
+    /// Spawned at the first run, and again after a failure.
+    state: Option<TypedSimpleState>,
+    /// The plan's inputs, allocated once.
+    inputs: Vec<Arc<Tensor>>,
+    /// Rows of `inputs` that may hold something else than zeros.
+    dirty: usize,
+}
+
+impl TractRunner {
+    pub(super) fn new(
+        plan: Arc<TypedSimplePlan>,
+        signature: Arc<Signature>,
+        plan_rows: usize,
+    ) -> Self {
+        Self {
+            plan,
+            signature,
+            plan_rows,
+            state: None,
+            inputs: Vec::new(),
+            dirty: 0,
+        }
+    }
+
+    fn run_all(&mut self, inputs: &Columns, outputs: &mut Columns) -> TractResult<()> {
+        for start in (0..inputs.rows).step_by(self.plan_rows) {
+            let rows = start..inputs.rows.min(start + self.plan_rows);
+            self.fill(inputs, rows.clone())?;
+            let state = match self.state.take() {
+                Some(state) => state,
+                None => self.plan.spawn()?,
+            };
+            let state = self.state.insert(state);
+            let tensors: TVec<TValue> = self
+                .inputs
+                .iter()
+                .map(|tensor| Arc::clone(tensor).into_tvalue())
+                .collect();
+            let computed = state.run(tensors)?;
+            self.append(&computed, rows.len(), outputs)?;
+        }
+        Ok(())
+    }
+
+    /// Puts `rows` into the plan's inputs, and zeros into the rest.
+    fn fill(&mut self, columns: &Columns, rows: Range<usize>) -> TractResult<()> {
+        let stale = self.dirty.saturating_sub(rows.len());
+        for (index, spec) in self.signature.inputs.iter().enumerate() {
+            let row_len = spec.row_len();
+            let column = columns.columns.get(index);
+            let column = column.ok_or_else(|| anyhow!("no column for input {:?}", spec.name))?;
+            if self.inputs.len() == index {
+                self.inputs.push(Arc::new(zeros(spec, self.plan_rows)?));
+            }
+            let Some(slot) = self.inputs.get_mut(index) else {
+                continue;
+            };
+            if Arc::get_mut(slot).is_none() {
+                // The plan kept the tensor, as one of its outputs for instance.
+                *slot = Arc::new(zeros(spec, self.plan_rows)?);
+            }
+            let tensor = Arc::get_mut(slot).ok_or_else(|| anyhow!("an input is still in use"))?;
+            let range = rows.start * row_len..rows.end * row_len;
+            with_values!(&column.values, values => copy_in(
+                tensor,
+                values.get(range).ok_or_else(|| {
+                    anyhow!("the column of input {:?} has too few values", spec.name)
+                })?,
+                stale * row_len,
+            ))?;
+        }
+        self.dirty = rows.len();
+        Ok(())
+    }
+
+    /// Appends the first `rows` rows of what was computed.
+    fn append(&self, computed: &[TValue], rows: usize, outputs: &mut Columns) -> TractResult<()> {
+        for (index, spec) in self.signature.outputs.iter().enumerate() {
+            let name = &spec.name;
+            let (Some(tensor), Some(column)) =
+                (computed.get(index), outputs.columns.get_mut(index))
+            else {
+                return Err(anyhow!("output {name:?} is missing"));
+            };
+            let batch = tensor.shape().first().copied();
+            let len = self.plan_rows * spec.row_len();
+            if batch != Some(self.plan_rows) || tensor.len() != len {
+                return Err(anyhow!(
+                    "output {name:?} has the shape {:?} for a batch of {}",
+                    tensor.shape(),
+                    self.plan_rows
+                ));
+            }
+            let take = rows * spec.row_len();
+            if tensor.datum_type() == DatumType::TDim {
+                let tensor = tensor.cast_to::<i64>()?;
+                with_values!(&mut column.values, values => copy_out(&tensor, take, values))?;
+            } else {
+                with_values!(&mut column.values, values => copy_out(tensor, take, values))?;
+            }
+        }
+        outputs.rows += rows;
+        Ok(())
+    }
+}
+
+impl Runner for TractRunner {
+    fn run(&mut self, inputs: &Columns, outputs: &mut Columns) -> Result<(), RunError> {
+        outputs.clear();
+        let error = match panics::catch(|| self.run_all(inputs, outputs)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => RunError::Failed(brief(&error)),
+            Err(panic) => RunError::Panicked(panic),
+        };
+        // A failed run may leave anything behind: start anew.
+        outputs.clear();
+        self.state = None;
+        self.inputs.clear();
+        self.dirty = 0;
+        Err(error)
+    }
+}
+
+fn zeros(spec: &TensorSpec, rows: usize) -> TractResult<Tensor> {
+    let shape: Vec<usize> = [rows].iter().chain(&spec.row_shape).copied().collect();
+    if spec.element == ElementType::String {
+        return Ok(ArrayD::<String>::default(IxDyn(&shape)).into());
+    }
+    Tensor::zero_dt(datum_type(spec.element), &shape)
+}
+
+/// `values` go to the front, and zeros over the next `stale` values.
+fn copy_in<T: Datum + Clone + Default>(
+    tensor: &mut Tensor,
+    values: &[T],
+    stale: usize,
+) -> TractResult<()> {
+    let mut view = tensor.try_as_plain_ram_mut()?;
+    let slots = view.as_slice_mut::<T>()?;
+    let (front, rest) = slots
+        .split_at_mut_checked(values.len())
+        .ok_or_else(|| anyhow!("more values than the plan takes"))?;
+    front.clone_from_slice(values);
+    if let Some(stale) = rest.get_mut(..stale) {
+        stale.fill(T::default());
+    }
+    Ok(())
+}
+
+fn copy_out<T: Datum + Clone>(tensor: &Tensor, take: usize, to: &mut Vec<T>) -> TractResult<()> {
+    let view = tensor.try_as_plain_ram()?;
+    let values = view.as_slice::<T>()?;
+    to.extend_from_slice(values.get(..take).unwrap_or(values));
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Which operators this build runs, and runs rightly.
+
+use std::collections::HashSet;
+
+use super::LoadError;
+use super::summary::{OnnxSummary, OperatorCount};
+
+/// Operators of `ai.onnx.ml` that tract computes rightly. Its tree ensembles are not among them:
+/// they give wrong labels without an error.
+const ML_RIGHT: [&str; 5] = [
+    "ArrayFeatureExtractor",
+    "CategoryMapper",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
+];
+
+/// Refuses a graph with operators that are not supported, naming all of them.
+///
+/// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
+/// the default domain, would run as something else.
+pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
+    let tract = tract_onnx::onnx().op_register.0;
+    let registered: HashSet<&str> = tract.keys().map(String::as_str).collect();
+    let runs = |operator: &&OperatorCount| {
+        let name = operator.op_type.as_str();
+        let right_ml = ML_RIGHT.contains(&name);
+        match operator.domain.as_str() {
+            "ai.onnx" => registered.contains(name) && !right_ml && name != "TreeEnsembleClassifier",
+            "ai.onnx.ml" => right_ml,
+            _ => false,
+        }
+    };
+    let missing: Vec<String> = summary
+        .operators
+        .iter()
+        .filter(|operator| !runs(operator))
+        .map(ToString::to_string)
+        .collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        [one] => Err(LoadError::new(format!(
+            "operator {one} is not supported by this build"
+        ))),
+        many => Err(LoadError::new(format!(
+            "operators {} are not supported by this build",
+            many.join(", ")
+        ))),
+    }
+}

@@ -1,0 +1,209 @@
+//! Compiles an ONNX file with tract: one plan of a fixed batch size, tried out before it is given
+//! away.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{
+    Framework, InferenceFact, InferenceModelExt, TractResult, TypedModel, TypedSimplePlan,
+};
+use tract_onnx::tract_hir::internal::{DimLike, ToDim};
+
+use super::axes::{self, Computed};
+use super::onnx_file::{self, LoadLimits, OnnxFile};
+use super::runner::TractRunner;
+use super::types::{datum_type, element_type};
+use super::{
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, panics, samples,
+    support,
+};
+use crate::codec::Columns;
+use crate::model::{Signature, TensorSpec};
+
+/// Rows of a plan where the model leaves the batch size open.
+pub const PLAN_ROWS: usize = 32;
+
+/// The other batch size at which the outputs' shapes are computed. Prime, so that no reshape that
+/// folds rows into another axis fits it by chance.
+const OTHER_ROWS: usize = 7;
+
+/// How to compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileOptions {
+    /// Rows of the plan where the model leaves the batch size open.
+    pub plan_rows: usize,
+    /// What the file may hold at most.
+    pub limits: LoadLimits,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            plan_rows: PLAN_ROWS,
+            limits: LoadLimits::default(),
+        }
+    }
+}
+
+/// Compiles `bytes`, runs them on zeros, and finds out whether rows are independent.
+pub fn compile(
+    bytes: &[u8],
+    options: &CompileOptions,
+) -> Result<Arc<dyn CompiledModel>, LoadError> {
+    let file = onnx_file::parse(bytes, &options.limits)?;
+    Ok(Arc::new(compile_file(&file, options)?))
+}
+
+fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel, LoadError> {
+    let OnnxFile { proto, summary } = file;
+    support::check(summary)?;
+    let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
+    let rows = fixed_rows.unwrap_or(options.plan_rows);
+    axes::check_size(&inputs, rows, &options.limits)?;
+
+    let typed = || typed(proto, &inputs, rows);
+    let optimised = guarded(|| typed()?.into_optimized());
+    let (model, failure) = match optimised {
+        Ok(model) => (model, None),
+        // Some graphs that tract cannot simplify run as they are.
+        Err(failure) => match guarded(typed) {
+            Ok(model) => (model, Some(failure)),
+            Err(_) => return Err(LoadError::new(failure)),
+        },
+    };
+    let outputs = axes::outputs(&summary.outputs, &computed(&model)?, rows)?;
+    if fixed_rows.is_none() {
+        let other = other_shapes(proto, &inputs)?;
+        axes::same_rows(
+            &outputs,
+            &axes::outputs(&summary.outputs, &other, OTHER_ROWS)?,
+        )?;
+    }
+
+    let plan = guarded(|| TypedSimplePlan::new(model))
+        .map_err(|error| LoadError::new(failure.unwrap_or(error)))?;
+    let mut model = TractModel {
+        plan,
+        signature: Arc::new(Signature { inputs, outputs }),
+        info: CompiledInfo {
+            runtime: "tract",
+            batch_invariant: false,
+            plan_rows: rows,
+        },
+    };
+    let mut runner = model.new_runner();
+    run_on_zeros(&mut runner, &model.signature)?;
+    model.info.batch_invariant = invariance::holds(&mut runner, &model.signature, rows);
+    Ok(model)
+}
+
+/// Runs `work` of tract's; an error or a panic becomes its message.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match panics::catch(work) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(format!("tract cannot compile the model: {}", brief(&error))),
+        Err(panic) => Err(format!("tract cannot compile the model: panic: {panic}")),
+    }
+}
+
+/// The graph with all types and shapes known, for a batch of `rows`.
+fn typed(proto: &ModelProto, inputs: &[TensorSpec], rows: usize) -> TractResult<TypedModel> {
+    // What exporters note about inner tensors contradicts a pinned batch.
+    let mut model = tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .model_for_proto_model(proto)?;
+    for (index, spec) in inputs.iter().enumerate() {
+        let shape: Vec<_> = [rows]
+            .iter()
+            .chain(&spec.row_shape)
+            .map(ToDim::to_dim)
+            .collect();
+        let fact = InferenceFact::dt_shape(datum_type(spec.element), shape);
+        model.set_input_fact(index, fact)?;
+    }
+    model.into_typed()
+}
+
+/// What the outputs are for a batch of [`OTHER_ROWS`].
+fn other_shapes(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Vec<Computed>, LoadError> {
+    let model = guarded(|| typed(proto, inputs, OTHER_ROWS));
+    let failed = |error| {
+        LoadError::new(format!(
+            "the model takes any batch size by its inputs, but fails for {OTHER_ROWS} rows: {error}"
+        ))
+    };
+    let shapes = computed(&model.map_err(failed)?)?;
+    if shapes.iter().all(|output| !output.shape.contains(&None)) {
+        return Ok(shapes);
+    }
+    // Shapes that hang on inner values are known only once those are folded.
+    let model = guarded(|| typed(proto, inputs, OTHER_ROWS)?.into_optimized());
+    computed(&model.map_err(failed)?)
+}
+
+fn computed(model: &TypedModel) -> Result<Vec<Computed>, LoadError> {
+    let outlets = model.output_outlets();
+    let outlets = outlets.map_err(|error| LoadError::new(brief(&error)))?;
+    outlets
+        .iter()
+        .map(|outlet| {
+            let fact = model.outlet_fact(*outlet);
+            let fact = fact.map_err(|error| LoadError::new(brief(&error)))?;
+            Ok(Computed {
+                element: element_type(fact.datum_type),
+                shape: fact.shape.iter().map(|dim| dim.to_usize().ok()).collect(),
+            })
+        })
+        .collect()
+}
+
+/// A plan that fails on zeros would fail on every batch that is padded. What the numbers are does
+/// not matter.
+fn run_on_zeros(runner: &mut dyn Runner, signature: &Signature) -> Result<(), LoadError> {
+    let zeros = samples::zeros(&signature.inputs, 1);
+    let mut outputs = Columns::new(&signature.outputs);
+    runner
+        .run(&zeros, &mut outputs)
+        .map_err(|error| LoadError::new(format!("fails on a batch of zeros: {error}")))
+}
+
+/// A model that tract runs.
+struct TractModel {
+    plan: Arc<TypedSimplePlan>,
+    signature: Arc<Signature>,
+    info: CompiledInfo,
+}
+
+impl TractModel {
+    fn new_runner(&self) -> TractRunner {
+        TractRunner::new(
+            Arc::clone(&self.plan),
+            Arc::clone(&self.signature),
+            self.info.plan_rows,
+        )
+    }
+}
+
+impl fmt::Debug for TractModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TractModel")
+            .field("signature", &self.signature)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CompiledModel for TractModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn info(&self) -> &CompiledInfo {
+        &self.info
+    }
+
+    fn runner(&self) -> Result<Box<dyn Runner>, RunError> {
+        Ok(Box::new(self.new_runner()))
+    }
+}
