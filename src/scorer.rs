@@ -48,7 +48,9 @@ pub struct Scorer {
 
 impl std::fmt::Debug for Scorer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scorer").field("compiled", &self.compiled).finish_non_exhaustive()
+        f.debug_struct("Scorer")
+            .field("compiled", &self.compiled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,8 +96,13 @@ impl Scorer {
     pub fn push(&mut self, event: Option<&[u8]>) {
         let row = self.inputs.rows;
         let start = self.included.len();
-        let decoded = self.decoder.decode(event, &mut self.inputs, &mut self.included);
-        self.rows.push(decoded.map(|()| Row { row, include: start..self.included.len() }));
+        let decoded = self
+            .decoder
+            .decode(event, &mut self.inputs, &mut self.included);
+        self.rows.push(decoded.map(|()| Row {
+            row,
+            include: start..self.included.len(),
+        }));
     }
 
     /// Number of events in the batch.
@@ -128,7 +135,10 @@ impl Scorer {
         let mut all = Columns::new(&self.compiled.signature().outputs);
         for decoded in &mut self.rows {
             let Ok(row) = decoded else { continue };
-            match self.runner.run(&self.inputs.row(row.row), &mut self.outputs) {
+            match self
+                .runner
+                .run(&self.inputs.row(row.row), &mut self.outputs)
+            {
                 Ok(()) => {
                     row.row = all.rows;
                     all.append(&self.outputs);
@@ -154,9 +164,14 @@ impl Scorer {
             Some(Err(error)) => return Err(error.clone()),
             None => return Err(RowError::new(Stage::Encode, "internal", "no such event")),
         };
-        let include = self.included.get(row.include.clone()).filter(|_| self.includes);
+        let include = self
+            .included
+            .get(row.include.clone())
+            .filter(|_| self.includes);
         let before = out.len();
-        let encoded = self.encoder.encode(&self.outputs, row.row, input, include, out);
+        let encoded = self
+            .encoder
+            .encode(&self.outputs, row.row, input, include, out);
         if encoded.is_err() {
             out.truncate(before);
         }

@@ -130,8 +130,14 @@ pub(super) fn producer(
         .set("message.timeout.ms", "0")
         // Java's partitioner: predictions land where a Java producer would put the same key.
         .set("partitioner", "murmur2_random")
-        .set("message.max.bytes", limits.record.clamp(1_000, 1_000_000_000).to_string())
-        .set("batch.size", limits.batch.clamp(1_000, 1_000_000).to_string());
+        .set(
+            "message.max.bytes",
+            limits.record.clamp(1_000, 1_000_000_000).to_string(),
+        )
+        .set(
+            "batch.size",
+            limits.batch.clamp(1_000, 1_000_000).to_string(),
+        );
     config
 }
 
@@ -195,7 +201,10 @@ mod tests {
     #[test]
     fn the_configuration_wins_except_over_guarantees() {
         let kafka = settings(&[("linger.ms", "50"), ("message.timeout.ms", "1")]);
-        let limits = RecordLimits { record: 1_000_000, batch: 1_000_000 };
+        let limits = RecordLimits {
+            record: 1_000_000,
+            batch: 1_000_000,
+        };
         let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("message.timeout.ms"), Some("0"));

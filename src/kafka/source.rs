@@ -456,7 +456,10 @@ impl Source {
             self.answer_while_closing(Polled::Assigned(assigned));
         }
         if !revoked.is_empty() {
-            self.answer_while_closing(Polled::Revoked { partitions: revoked.to_vec(), lost: true });
+            self.answer_while_closing(Polled::Revoked {
+                partitions: revoked.to_vec(),
+                lost: true,
+            });
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::partitions::HoldEnd;
-use super::session::{Exit, Rebalance, Session, Step};
+use super::session::{Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
 use crate::kafka::{Committed, KafkaError, Position};
 use crate::record::{NextOffset, TopicPartition};
@@ -31,7 +31,8 @@ impl Session<'_> {
                     Err(error) => {
                         // The group waits for the answer; the next turn tries again.
                         tracing::warn!(stream = self.settings.name, "{error}");
-                        self.health.set(WorkerState::Running, Some(error.to_string()));
+                        self.health
+                            .set(WorkerState::Running, Some(error.to_string()));
                         self.rebalances.push_front(Rebalance::Assigned(partitions));
                         return Ok(());
                     }
@@ -42,11 +43,8 @@ impl Session<'_> {
                     let deadline = Instant::now() + self.parts.revoke_timeout;
                     self.end_cycle(Some(deadline))?;
                     self.forget(&partitions);
-                    self.source.give_up(&partitions).map_err(rebuild)?;
-                    tracing::info!(
-                        stream = self.settings.name,
-                        "gave up {}", list(&partitions)
-                    );
+                    self.source.give_up(&partitions)?;
+                    tracing::info!(stream = self.settings.name, "gave up {}", list(&partitions));
                 }
             }
         }
@@ -59,42 +57,63 @@ impl Session<'_> {
             return Ok(Vec::new());
         }
         let committed = self.source.committed(partitions, LOOK_UP)?;
-        committed.into_iter().map(|committed| self.start_of(committed)).collect()
+        committed
+            .into_iter()
+            .map(|committed| self.start_of(committed))
+            .collect()
     }
 
     fn start_of(&self, committed: Committed) -> Result<Start, KafkaError> {
-        let Committed { partition, next, metadata } = committed;
-        let at = match next {
-            Some(next) => next,
-            None => {
-                // Asked for now, so that a start at the end is one place and can be committed.
-                let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
-                match self.settings.start_from {
-                    StartFrom::Earliest => first,
-                    StartFrom::Latest => end,
-                    StartFrom::Time(time) => {
-                        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-                        let millis = millis.as_millis() as i64;
-                        self.source.offset_at(&partition, millis, LOOK_UP)?.unwrap_or(end)
-                    }
+        let Committed {
+            partition,
+            next,
+            metadata,
+        } = committed;
+        let at = if let Some(next) = next {
+            next
+        } else {
+            // Asked for now, so that a start at the end is one place and can be committed.
+            let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
+            match self.settings.start_from {
+                StartFrom::Earliest => first,
+                StartFrom::Latest => end,
+                StartFrom::Time(time) => {
+                    let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let millis = millis.as_millis() as i64;
+                    self.source
+                        .offset_at(&partition, millis, LOOK_UP)?
+                        .unwrap_or(end)
                 }
             }
         };
         let revision = next.and_then(|_| fence::revision(&metadata));
-        Ok(Start { partition, committed: next, at, revision })
+        Ok(Start {
+            partition,
+            committed: next,
+            at,
+            revision,
+        })
     }
 
     fn take_over(&mut self, starts: Vec<Start>) -> Step {
-        let positions: Vec<(TopicPartition, Position)> =
-            starts.iter().map(|s| (s.partition.clone(), Position::At(s.at))).collect();
-        self.source.assign(&positions).map_err(rebuild)?;
+        let positions: Vec<(TopicPartition, Position)> = starts
+            .iter()
+            .map(|s| (s.partition.clone(), Position::At(s.at)))
+            .collect();
+        self.source.assign(&positions)?;
         let settled = self.settled_revision();
         let now = Instant::now();
         let mut held = Vec::new();
         for start in starts {
             let revision = start.revision.unwrap_or(-1);
-            let Start { partition, committed, at, .. } = start;
-            self.partitions.add(partition.clone(), committed, Some(at), revision);
+            let Start {
+                partition,
+                committed,
+                at,
+                ..
+            } = start;
+            self.partitions
+                .add(partition.clone(), committed, Some(at), revision);
             let gauge = self.metrics.lag(&partition.topic, partition.partition);
             self.lag.push((partition.clone(), gauge));
             if revision > settled {
@@ -109,7 +128,7 @@ impl Session<'_> {
         }
         if !held.is_empty() {
             self.metrics.held_partitions.add(held.len() as i64);
-            self.source.pause(&held).map_err(rebuild)?;
+            self.source.pause(&held)?;
         }
         self.health.set_partitions(self.partitions.count());
         self.health.set(WorkerState::Running, None);
@@ -121,7 +140,10 @@ impl Session<'_> {
     }
 
     fn settled_revision(&self) -> i64 {
-        self.serving.load().get(&self.settings.model).map_or(-1, |state| state.settled_revision)
+        self.serving
+            .load()
+            .get(&self.settings.model)
+            .map_or(-1, |state| state.settled_revision)
     }
 
     /// Lets partitions go on whose revision is here, or that were held back long enough.
@@ -130,7 +152,9 @@ impl Session<'_> {
             return Ok(());
         }
         let limit = self.settings.revision_hold;
-        let ended = self.partitions.end_holds(self.settled_revision(), Instant::now(), limit);
+        let ended = self
+            .partitions
+            .end_holds(self.settled_revision(), Instant::now(), limit);
         if ended.is_empty() {
             return Ok(());
         }
@@ -149,7 +173,7 @@ impl Session<'_> {
             }
         }
         let partitions: Vec<TopicPartition> = ended.into_iter().map(|(p, _)| p).collect();
-        self.source.resume(&partitions).map_err(rebuild)
+        Ok(self.source.resume(&partitions)?)
     }
 
     /// Moves partitions whose position lies outside their log to where `on_data_loss` says.
@@ -160,7 +184,7 @@ impl Session<'_> {
             .filter_map(|(partition, next)| Some((partition.clone(), next?)))
             .collect();
         for (partition, next) in positions {
-            let (first, end) = self.source.bounds(&partition, LOOK_UP).map_err(rebuild)?;
+            let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
             if next >= first && next <= end {
                 continue;
             }
@@ -172,19 +196,22 @@ impl Session<'_> {
                 stream = self.settings.name,
                 "offset {} of {partition} is outside its log ({} to {}): records were deleted \
                  before they were scored; going on at {}",
-                next.0, first.0, end.0, at.0
+                next.0,
+                first.0,
+                end.0,
+                at.0
             );
             self.partitions.moved(&partition, at);
-            self.source.seek(&partition, Position::At(at), LOOK_UP).map_err(rebuild)?;
+            self.source.seek(&partition, Position::At(at), LOOK_UP)?;
         }
         Ok(())
     }
 }
 
-fn rebuild(error: KafkaError) -> Exit {
-    Exit::Rebuild(error.to_string())
-}
-
 fn list(partitions: &[TopicPartition]) -> String {
-    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    partitions
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

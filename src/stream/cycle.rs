@@ -23,7 +23,9 @@ impl Session<'_> {
 
     /// Time until the cycle ends by itself.
     pub(super) fn until_cycle_end(&self) -> Duration {
-        self.settings.commit_interval.saturating_sub(self.cycle_start.elapsed())
+        self.settings
+            .commit_interval
+            .saturating_sub(self.cycle_start.elapsed())
     }
 
     /// Ends the cycle: waits for every acknowledgement, then commits. With a deadline it also
@@ -36,13 +38,21 @@ impl Session<'_> {
         if !commit.is_empty() {
             let offsets: Vec<(_, NextOffset, String)> = commit
                 .iter()
-                .map(|one| (one.partition.clone(), one.next, fence::metadata(one.revision)))
+                .map(|one| {
+                    (
+                        one.partition.clone(),
+                        one.next,
+                        fence::metadata(one.revision),
+                    )
+                })
                 .collect();
-            self.source.commit(&offsets).map_err(|e| Exit::Rebuild(e.to_string()))?;
+            self.source.commit(&offsets)?;
             self.partitions.commit_sent(commit);
         }
         if deadline.is_some() {
-            self.wait(deadline, |session| session.partitions.commits_under_way() == 0)?;
+            self.wait(deadline, |session| {
+                session.partitions.commits_under_way() == 0
+            })?;
         }
         Ok(())
     }
@@ -56,11 +66,7 @@ impl Session<'_> {
     }
 
     /// Serves acknowledgements until `done`, without ever ceasing to poll.
-    pub(super) fn wait(
-        &mut self,
-        deadline: Option<Instant>,
-        done: impl Fn(&Self) -> bool,
-    ) -> Step {
+    pub(super) fn wait(&mut self, deadline: Option<Instant>, done: impl Fn(&Self) -> bool) -> Step {
         let start = Instant::now();
         let mut paused = false;
         loop {
@@ -83,7 +89,7 @@ impl Session<'_> {
             self.producer.poll(STEP);
             if !paused && now.duration_since(start) >= WAIT_BEFORE_PAUSE {
                 let running = self.partitions.running();
-                self.source.pause(&running).map_err(|e| Exit::Rebuild(e.to_string()))?;
+                self.source.pause(&running)?;
                 paused = true;
             }
             // A commit's answer comes out of the consumer's poll, whichever wait this is.
@@ -93,7 +99,7 @@ impl Session<'_> {
         }
         if paused {
             let running = self.partitions.running();
-            self.source.resume(&running).map_err(|e| Exit::Rebuild(e.to_string()))?;
+            self.source.resume(&running)?;
         }
         Ok(())
     }
@@ -115,7 +121,9 @@ impl Session<'_> {
             }
             Err(error) => {
                 self.metrics.commits.inc(CommitOutcome::Failed);
-                self.parts.metrics.kafka_error(KafkaClient::Consumer, KafkaErrorKind::Retriable);
+                self.parts
+                    .metrics
+                    .kafka_error(KafkaClient::Consumer, KafkaErrorKind::Retriable);
                 self.partitions.commit_answered(false);
                 tracing::warn!(
                     stream = self.settings.name,
@@ -129,7 +137,9 @@ impl Session<'_> {
     pub(super) fn serve_producer(&mut self) -> Step {
         self.producer.poll(Duration::ZERO);
         if let Some(error) = self.producer.failure() {
-            self.parts.metrics.kafka_error(KafkaClient::Producer, KafkaErrorKind::Fatal);
+            self.parts
+                .metrics
+                .kafka_error(KafkaClient::Producer, KafkaErrorKind::Fatal);
             return Err(Exit::Rebuild(error.to_string()));
         }
         self.note_acknowledged();

@@ -35,7 +35,11 @@ impl Session<'_> {
     }
 
     /// The inner error is a prediction that is too large for its topic.
-    fn send_prediction(&mut self, record: &InputRecord<'_>, text: &[u8]) -> Step<Result<(), RowError>> {
+    fn send_prediction(
+        &mut self,
+        record: &InputRecord<'_>,
+        text: &[u8],
+    ) -> Step<Result<(), RowError>> {
         let serving = std::sync::Arc::clone(&self.active.serving);
         let digest = serving.digest.to_string();
         let mut headers = RecordHeaders::new(8)
@@ -53,8 +57,8 @@ impl Session<'_> {
         }
         let origin = record.origin();
         let timestamp = origin.timestamp.unwrap_or(0).max(0) as u64;
-        let token = u64::from(self.active.slot) << TIMESTAMP_BITS
-            | timestamp & ((1 << TIMESTAMP_BITS) - 1);
+        let token =
+            u64::from(self.active.slot) << TIMESTAMP_BITS | timestamp & ((1 << TIMESTAMP_BITS) - 1);
         let settings = self.settings;
         let routes = &self.topics.output_routes;
         self.send(OutgoingRecord {
@@ -78,7 +82,9 @@ impl Session<'_> {
                 tracing::debug!(
                     stream = self.settings.name,
                     "skipped {}-{} offset {}: {error}",
-                    origin.topic, origin.partition, origin.offset
+                    origin.topic,
+                    origin.partition,
+                    origin.offset
                 );
                 Ok(())
             }
@@ -132,7 +138,9 @@ impl Session<'_> {
                 tracing::debug!(
                     stream = self.settings.name,
                     "dead letter for {}-{} offset {}: {error}",
-                    origin.topic, origin.partition, origin.offset
+                    origin.topic,
+                    origin.partition,
+                    origin.offset
                 );
                 Ok(())
             }
@@ -166,7 +174,9 @@ impl Session<'_> {
         let mut tokens = std::mem::take(&mut self.tokens);
         self.producer.take_acknowledged(&mut tokens);
         if !tokens.is_empty() {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or(Duration::ZERO);
             let now = now.as_millis() as u64;
             for token in tokens.drain(..).filter(|token| *token != UNMEASURED) {
                 let slot = (token >> TIMESTAMP_BITS) as u16;
@@ -174,12 +184,17 @@ impl Session<'_> {
                 let metrics = if slot == self.active.slot {
                     Some(&self.active.metrics)
                 } else {
-                    self.versions.iter().find(|(known, _)| *known == slot).map(|(_, m)| m)
+                    self.versions
+                        .iter()
+                        .find(|(known, _)| *known == slot)
+                        .map(|(_, m)| m)
                 };
                 if let Some(metrics) = metrics {
                     metrics.predictions.inc();
                     if sent_at > 0 {
-                        metrics.end_to_end.observe(now.saturating_sub(sent_at) as f64 / 1000.0);
+                        metrics
+                            .end_to_end
+                            .observe(now.saturating_sub(sent_at) as f64 / 1000.0);
                     }
                 }
             }

@@ -8,7 +8,9 @@ pub(super) fn metadata(revision: i64) -> String {
 
 /// The revision in a commit's metadata; `None` where another program has committed.
 pub(super) fn revision(metadata: &str) -> Option<i64> {
-    metadata.split(';').find_map(|part| part.trim().strip_prefix("r=")?.parse().ok())
+    metadata
+        .split(';')
+        .find_map(|part| part.trim().strip_prefix("r=")?.parse().ok())
 }
 
 #[cfg(test)]

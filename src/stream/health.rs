@@ -37,13 +37,17 @@ impl WorkerHealth {
             start: Instant::now(),
             beat: AtomicU64::new(0),
             partitions: AtomicUsize::new(0),
-            state: Mutex::new(State { gauge, detail: None }),
+            state: Mutex::new(State {
+                gauge,
+                detail: None,
+            }),
         }
     }
 
     /// The worker's loop has turned.
     pub(super) fn beat(&self) {
-        self.beat.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.beat
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn set_partitions(&self, count: usize) {

@@ -42,7 +42,7 @@ use crate::serving::Serving;
 use crate::telemetry::{Metrics, WorkerState};
 
 /// A worker whose loop has not turned for this long is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_mins(1);
 /// Pauses between attempts to look the topics up.
 const LOOK_UP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Pause before a worker that panicked is started again.
@@ -101,7 +101,11 @@ impl Stream {
     /// # Errors
     /// The system gives no thread.
     pub fn start(settings: StreamSettings, context: StreamContext) -> std::io::Result<Self> {
-        let parts = Parts::new(context.kafka.clone(), context.memory, Arc::clone(&context.metrics));
+        let parts = Parts::new(
+            context.kafka.clone(),
+            context.memory,
+            Arc::clone(&context.metrics),
+        );
         let shared = Arc::new(Shared {
             settings: Arc::new(settings),
             context,
@@ -134,7 +138,9 @@ impl Stream {
 
 impl Shared {
     fn supervise(self: &Arc<Self>) {
-        let Some(topics) = self.look_up_topics() else { return };
+        let Some(topics) = self.look_up_topics() else {
+            return;
+        };
         let topics = Arc::new(topics);
         let metrics = Arc::new(self.context.metrics.stream(&self.settings.name));
         let count = self.settings.workers.unwrap_or_else(|| {
@@ -143,7 +149,9 @@ impl Shared {
         });
         let mut threads = Vec::new();
         for number in 0..count {
-            let health = Arc::new(WorkerHealth::new(metrics.worker(WorkerState::WaitingForModel)));
+            let health = Arc::new(WorkerHealth::new(
+                metrics.worker(WorkerState::WaitingForModel),
+            ));
             self.workers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -157,7 +165,10 @@ impl Shared {
                 health: Arc::clone(&health),
             };
             let name = format!("{}-{number}", self.settings.name);
-            match std::thread::Builder::new().name(name).spawn(move || supervise_worker(&worker)) {
+            match std::thread::Builder::new()
+                .name(name)
+                .spawn(move || supervise_worker(&worker))
+            {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     health.set(WorkerState::Failed, Some(format!("no thread: {error}")));
@@ -212,10 +223,19 @@ impl Shared {
 
     fn report(&self) -> StreamReport {
         let name = self.settings.name.clone();
-        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let starting = self
+            .starting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut problems: Vec<String> = starting.iter().cloned().collect();
-        let mut report =
-            StreamReport { name, live: true, ready: starting.is_none(), partitions: 0, problems: Vec::new() };
+        let mut report = StreamReport {
+            name,
+            live: true,
+            ready: starting.is_none(),
+            partitions: 0,
+            problems: Vec::new(),
+        };
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for worker in workers.iter() {
             let worker = worker.report();
@@ -223,7 +243,10 @@ impl Shared {
             let failed = worker.state == WorkerState::Failed;
             if !failed && worker.silent_for >= STUCK_AFTER {
                 report.live = false;
-                problems.push(format!("a worker is stuck for {}s", worker.silent_for.as_secs()));
+                problems.push(format!(
+                    "a worker is stuck for {}s",
+                    worker.silent_for.as_secs()
+                ));
             }
             report.live &= !failed;
             report.ready &= worker.state == WorkerState::Running;

@@ -60,14 +60,22 @@ impl Partitions {
         start: Option<NextOffset>,
         revision: i64,
     ) {
-        let owned = Owned { committed, next: committed.or(start), revision, hold: None };
+        let owned = Owned {
+            committed,
+            next: committed.or(start),
+            revision,
+            hold: None,
+        };
         self.owned.insert(partition, owned);
     }
 
     /// Holds `partition` back until `revision` is settled.
     pub(super) fn hold(&mut self, partition: &TopicPartition, revision: i64, now: Instant) {
         if let Some(owned) = self.owned.get_mut(partition) {
-            owned.hold = Some(Hold { revision, since: now });
+            owned.hold = Some(Hold {
+                revision,
+                since: now,
+            });
         }
     }
 
@@ -97,7 +105,10 @@ impl Partitions {
 
     /// Whether any partition is held back.
     pub(super) fn held(&self) -> usize {
-        self.owned.values().filter(|owned| owned.hold.is_some()).count()
+        self.owned
+            .values()
+            .filter(|owned| owned.hold.is_some())
+            .count()
     }
 
     /// Number of owned partitions.
@@ -120,7 +131,9 @@ impl Partitions {
 
     /// Gives partitions up; gives the number that were held back.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) -> usize {
-        let removed = partitions.iter().filter_map(|partition| self.owned.remove(partition));
+        let removed = partitions
+            .iter()
+            .filter_map(|partition| self.owned.remove(partition));
         removed.filter(|owned| owned.hold.is_some()).count()
     }
 
@@ -155,7 +168,10 @@ impl Partitions {
     /// Newest offset of `partition` in a commit under way.
     fn sent(&self, partition: &TopicPartition) -> Option<NextOffset> {
         let commits = self.under_way.iter().flatten();
-        commits.filter(|commit| commit.partition == *partition).map(|commit| commit.next).max()
+        commits
+            .filter(|commit| commit.partition == *partition)
+            .map(|commit| commit.next)
+            .max()
     }
 
     /// Notes that `commit` is under way.
@@ -165,7 +181,9 @@ impl Partitions {
 
     /// Notes the answer to the oldest commit under way. A failed one is due again.
     pub(super) fn commit_answered(&mut self, stored: bool) {
-        let Some(commit) = self.under_way.pop_front() else { return };
+        let Some(commit) = self.under_way.pop_front() else {
+            return;
+        };
         for done in commit.into_iter().filter(|_| stored) {
             if let Some(owned) = self.owned.get_mut(&done.partition) {
                 owned.committed = owned.committed.max(Some(done.next));
@@ -180,7 +198,9 @@ impl Partitions {
 
     /// Every owned partition with the next offset to read, where it is known.
     pub(super) fn positions(&self) -> impl Iterator<Item = (&TopicPartition, Option<NextOffset>)> {
-        self.owned.iter().map(|(partition, owned)| (partition, owned.next))
+        self.owned
+            .iter()
+            .map(|(partition, owned)| (partition, owned.next))
     }
 
     /// The partitions that are not held back.
@@ -225,10 +245,16 @@ mod tests {
         partitions.hold(&tp(1), 9, start);
         let limit = Duration::from_secs(30);
         assert!(partitions.end_holds(4, start, limit).is_empty());
-        assert_eq!(partitions.end_holds(5, start, limit), [(tp(0), HoldEnd::Reached)]);
+        assert_eq!(
+            partitions.end_holds(5, start, limit),
+            [(tp(0), HoldEnd::Reached)]
+        );
         assert_eq!(partitions.running(), [tp(0)]);
         let later = start + limit;
-        assert_eq!(partitions.end_holds(5, later, limit), [(tp(1), HoldEnd::Expired)]);
+        assert_eq!(
+            partitions.end_holds(5, later, limit),
+            [(tp(1), HoldEnd::Expired)]
+        );
         assert_eq!(partitions.held(), 0);
     }
 

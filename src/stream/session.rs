@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::health::WorkerHealth;
-use super::partitions::Partitions;
 use super::pace::Pace;
+use super::partitions::Partitions;
 use super::topics::Topics;
 use super::worker::Parts;
 use super::{OnDataLoss, StreamSettings};
@@ -18,8 +18,8 @@ use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};
 use crate::serving::{Serving, ServingModel};
 use crate::telemetry::{
-    KafkaClient, KafkaErrorKind, LagGauge, RebalanceKind, StreamMetrics, VersionMetrics,
-    WorkerState,
+    HoldOutcome, KafkaClient, KafkaErrorKind, LagGauge, RebalanceKind, StreamMetrics,
+    VersionMetrics, WorkerState,
 };
 
 /// Longest time one poll waits: also how soon an idle worker notices a swap or a shutdown.
@@ -44,6 +44,12 @@ pub(super) enum Exit {
     Rebuild(String),
     /// Only an operator can help.
     Failed(String),
+}
+
+impl From<KafkaError> for Exit {
+    fn from(error: KafkaError) -> Self {
+        Self::Rebuild(error.to_string())
+    }
 }
 
 /// A step that may end the session.
@@ -114,10 +120,18 @@ impl Active {
             settings.non_finite_outputs,
         )
         .map_err(|error| {
-            format!("version {} of model {} cannot run: {error}", serving.version, serving.model)
+            format!(
+                "version {} of model {} cannot run: {error}",
+                serving.version, serving.model
+            )
         })?;
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
-        Ok(Self { serving, scorer, metrics, slot })
+        Ok(Self {
+            serving,
+            scorer,
+            metrics,
+            slot,
+        })
     }
 }
 
@@ -193,8 +207,10 @@ impl Session<'_> {
     /// Takes what is there, up to the batch limit, and waits at most `max_queue_delay` for more.
     fn fill_batch(&mut self) -> Step {
         debug_assert!(self.batch.is_empty());
-        let limit = self.pace.rows(self.settings.max_batch_size, self.settings.max_batch_time);
-        let mut deadline = None;
+        let limit = self
+            .pace
+            .rows(self.settings.max_batch_size, self.settings.max_batch_time);
+        let mut deadline: Option<Instant> = None;
         while self.batch.len() < limit {
             if let Some(record) = self.stash.pop_front() {
                 self.batch.push(record);
@@ -233,13 +249,19 @@ impl Session<'_> {
                 self.metrics.rebalances.inc(RebalanceKind::Assigned);
                 self.rebalances.push_back(Rebalance::Assigned(partitions));
             }
-            Polled::Revoked { partitions, lost: true } => {
+            Polled::Revoked {
+                partitions,
+                lost: true,
+            } => {
                 self.metrics.rebalances.inc(RebalanceKind::Lost);
                 // Another member may own them: nothing of theirs may be committed from now on.
                 self.forget(&partitions);
                 self.rebalances.push_back(Rebalance::Revoked(partitions));
             }
-            Polled::Revoked { partitions, lost: false } => {
+            Polled::Revoked {
+                partitions,
+                lost: false,
+            } => {
                 self.metrics.rebalances.inc(RebalanceKind::Revoked);
                 self.drop_unscored(&partitions);
                 self.rebalances.push_back(Rebalance::Revoked(partitions));
@@ -268,10 +290,11 @@ impl Session<'_> {
         self.drop_unscored(partitions);
         let held = self.partitions.remove(partitions);
         for _ in 0..held {
-            self.metrics.revision_holds.inc(crate::telemetry::HoldOutcome::Revoked);
+            self.metrics.revision_holds.inc(HoldOutcome::Revoked);
         }
         self.metrics.held_partitions.sub(held as i64);
-        self.lag.retain(|(partition, _)| !partitions.contains(partition));
+        self.lag
+            .retain(|(partition, _)| !partitions.contains(partition));
         self.health.set_partitions(self.partitions.count());
     }
 
@@ -288,7 +311,8 @@ impl Session<'_> {
             }
             ErrorKind::MissingTopic | ErrorKind::Authorization => {
                 tracing::warn!(stream = self.settings.name, "{error}");
-                self.health.set(WorkerState::Running, Some(error.to_string()));
+                self.health
+                    .set(WorkerState::Running, Some(error.to_string()));
                 Ok(())
             }
             _ => {
@@ -332,7 +356,8 @@ impl Session<'_> {
             self.emit(index, record)?;
             let origin = record.origin();
             let offset = RecordOffset(origin.offset);
-            self.partitions.done(origin.topic, origin.partition, offset, revision);
+            self.partitions
+                .done(origin.topic, origin.partition, offset, revision);
         }
         self.cycle_records += batch.len();
         // The records' memory goes back to the client; the vector's is kept.

@@ -75,6 +75,9 @@ fn look_up(
         return Ok((partitions, DEFAULT_MAX_MESSAGE_BYTES));
     }
     let info = admin.topic(topic, TIMEOUT)?.ok_or_else(missing)?;
-    let limit = info.config.get("max.message.bytes").and_then(|text| text.parse().ok());
+    let limit = info
+        .config
+        .get("max.message.bytes")
+        .and_then(|text| text.parse().ok());
     Ok((info.partitions, limit.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES)))
 }

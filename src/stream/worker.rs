@@ -21,7 +21,7 @@ const WAIT: Duration = Duration::from_millis(100);
 /// First and longest pause before a session is started anew.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// A session that ran this long starts the pauses anew.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// How long closing a consumer may hold the worker up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,7 +65,8 @@ impl Parts {
 
     /// Until when a worker that leaves may wait for acknowledgements.
     pub(super) fn leave_deadline(&self) -> Instant {
-        self.stop_by().unwrap_or_else(|| Instant::now() + self.revoke_timeout)
+        self.stop_by()
+            .unwrap_or_else(|| Instant::now() + self.revoke_timeout)
     }
 
     /// Whether the time for leaving is over.
@@ -90,7 +91,9 @@ impl Worker {
     pub(super) fn run(&self) -> Result<(), String> {
         let mut backoff = BACKOFF.0;
         loop {
-            let Some(model) = self.wait_for_model() else { return Ok(()) };
+            let Some(model) = self.wait_for_model() else {
+                return Ok(());
+            };
             let start = Instant::now();
             match self.join(model) {
                 Exit::Shutdown => return Ok(()),
@@ -194,7 +197,10 @@ impl Worker {
         };
         let exit = session.run();
         session.metrics.in_flight.sub(session.in_flight_shown);
-        session.metrics.held_partitions.sub(session.partitions.held() as i64);
+        session
+            .metrics
+            .held_partitions
+            .sub(session.partitions.held() as i64);
         for rebalance in session.rebalances.drain(..) {
             match rebalance {
                 Rebalance::Assigned(partitions) => source.abandon(partitions, &[]),

@@ -10,3 +10,7 @@ pub use handles::{
     Counters, LagGauge, Metrics, ModelMetrics, Served, StreamMetrics, VersionMetrics, WorkerGauge,
 };
 pub use logging::{LogError, LogFormat, LogSettings, check_level, init};
+pub use metrics::{
+    CommitOutcome, HoldOutcome, KafkaClient, KafkaErrorKind, Label, LoadStage, RebalanceKind,
+    SwapOutcome, WorkerState,
+};
