@@ -2,6 +2,8 @@
 //! row; a failing row never takes its neighbours with it. Used by the workers, by `score` and by
 //! the golden check, so that all three answer alike.
 
+pub mod golden;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
