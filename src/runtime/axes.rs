@@ -190,3 +190,73 @@ pub(super) fn same_rows(at_plan: &[TensorSpec], at_other: &[TensorSpec]) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str, shape: &[Option<usize>]) -> OnnxValue {
+        let dim = |length: &Option<usize>| length.map_or(OnnxDim::Unknown, OnnxDim::Fixed);
+        OnnxValue {
+            name: name.to_owned(),
+            element: Some("float".to_owned()),
+            shape: Some(shape.iter().map(dim).collect()),
+        }
+    }
+
+    #[test]
+    fn the_batch_is_fixed_for_all_inputs_or_for_none() {
+        let rows = |values: &[OnnxValue]| inputs(values).map(|(_, rows)| rows);
+        let (any, four) = (value("a", &[None, Some(2)]), value("b", &[Some(4)]));
+        assert_eq!(rows(&[any.clone(), any.clone()]), Ok(None));
+        assert_eq!(rows(&[four.clone(), four.clone()]), Ok(Some(4)));
+        assert_eq!(
+            rows(&[any.clone(), four]).unwrap_err().to_string(),
+            "axis 0 is the batch, but it is any length in input \"a\" and 4 in input \"b\""
+        );
+        assert_eq!(
+            rows(&[]).unwrap_err().to_string(),
+            "the model has no inputs"
+        );
+        let mut shapeless = any;
+        shapeless.shape = None;
+        let error = rows(&[shapeless]).unwrap_err().to_string();
+        assert!(error.contains("declares no shape"), "{error}");
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_over_the_limit() {
+        let (specs, _) = inputs(&[value("a", &[None, Some(usize::MAX), Some(3)])]).unwrap();
+        check_size(&specs, 32, &LoadLimits::default()).unwrap_err();
+        let (specs, _) = inputs(&[value("a", &[None, Some(3)])]).unwrap();
+        check_size(&specs, 32, &LoadLimits::default()).unwrap();
+    }
+
+    #[test]
+    fn outputs_follow_the_batch_in_their_declared_type() {
+        let declared = [value("y", &[None, Some(2)])];
+        let check = |element, shape: &[Option<usize>]| {
+            let computed = Computed {
+                element,
+                shape: shape.to_vec(),
+            };
+            outputs(&declared, &[computed], 32).map_err(|error| error.to_string())
+        };
+        let float = Some(ElementType::Float);
+        let specs = check(float, &[Some(32), Some(2)]).unwrap();
+        assert_eq!(specs[0].row_shape, [2]);
+        let refused = |element, shape: &[Option<usize>], part: &str| {
+            let error = check(element, shape).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        refused(float, &[], "without a batch axis");
+        refused(float, &[Some(1), Some(2)], "is 1 for a batch of 32");
+        refused(
+            float,
+            &[Some(32), None],
+            "axis 1 of output \"y\" depends on the data",
+        );
+        refused(Some(ElementType::Double), &[Some(32)], "computes double");
+        refused(None, &[Some(32)], "computes another type");
+    }
+}

@@ -111,11 +111,15 @@ pub trait Runner: Send {
     fn run(&mut self, inputs: &Columns, outputs: &mut Columns) -> Result<(), RunError>;
 }
 
-/// An error of tract's with its causes, on one line and not longer than people read.
+/// An error of tract's with its causes.
 fn brief(error: &TractError) -> String {
+    one_line(&format!("{error:#}"))
+}
+
+/// `text` on one line, and not longer than people read.
+fn one_line(text: &str) -> String {
     const MOST: usize = 400;
-    let whole = format!("{error:#}");
-    let mut line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = line.char_indices().nth(MOST) {
         line.truncate(end);
         line.push('…');

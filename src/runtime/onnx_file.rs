@@ -57,7 +57,10 @@ pub(super) fn parse(bytes: &[u8], limits: &LoadLimits) -> Result<OnnxFile, LoadE
     check_framing(bytes)?;
     let decoded = panics::catch(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes));
     let proto = match decoded {
-        Ok(Ok(proto)) => proto,
+        Ok(Ok(mut proto)) => {
+            proto.graph.iter_mut().for_each(forget_inner_symbols);
+            proto
+        }
         Ok(Err(error)) => {
             let error = brief(&error);
             return Err(LoadError::new(format!("the ONNX file is damaged: {error}")));
@@ -81,6 +84,33 @@ pub(super) fn parse(bytes: &[u8], limits: &LoadLimits) -> Result<OnnxFile, LoadE
     let summary = OnnxSummary::of(&proto, graph)?;
     summary.check(limits)?;
     Ok(OnnxFile { proto, summary })
+}
+
+/// Takes the symbols off the inputs of subgraphs: a name like `batch` there would contradict the
+/// batch that a plan is made for. What they are follows from the outer graph.
+fn forget_inner_symbols(graph: &mut pb::GraphProto) {
+    use pb::tensor_shape_proto::dimension::Value;
+    use pb::type_proto::Value::TensorType;
+    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    for inner in
+        attributes.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs))
+    {
+        for r#type in inner
+            .input
+            .iter_mut()
+            .filter_map(|input| input.r#type.as_mut())
+        {
+            let Some(TensorType(tensor)) = &mut r#type.value else {
+                continue;
+            };
+            for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
+                if matches!(dim.value, Some(Value::DimParam(_))) {
+                    dim.value = None;
+                }
+            }
+        }
+        forget_inner_symbols(inner);
+    }
 }
 
 /// Name and wire type of each field of `ModelProto`.

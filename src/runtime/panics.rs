@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
+use super::one_line;
+
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
@@ -34,9 +36,9 @@ fn silence_caught_panics() {
 
 fn message(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_owned()
+        one_line(text)
     } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
+        one_line(text)
     } else {
         "a panic without a message".to_owned()
     }
@@ -51,7 +53,7 @@ mod tests {
         assert_eq!(catch(|| 7), Ok(7));
         assert_eq!(catch(|| panic!("plain")), Err::<(), _>("plain".to_owned()));
         let caught = catch(|| {
-            let inner = catch(|| panic!("inner {}", 1));
+            let inner = catch(|| panic!("inner\n {}", 1));
             assert_eq!(inner, Err::<(), _>("inner 1".to_owned()));
             assert!(QUIET.get());
             panic::panic_any(7)

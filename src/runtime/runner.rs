@@ -22,7 +22,7 @@ pub(super) struct TractRunner {
     plan: Arc<TypedSimplePlan>,
     signature: Arc<Signature>,
     plan_rows: usize,
-    /// Spawned at the first run, and again after a failure.
+    /// Spawned when it is needed and there is none.
     state: Option<TypedSimpleState>,
     /// The plan's inputs, allocated once.
     inputs: Vec<Arc<Tensor>>,
@@ -61,6 +61,11 @@ impl TractRunner {
                 .map(|tensor| Arc::clone(tensor).into_tvalue())
                 .collect();
             let computed = state.run(tensors)?;
+            // Loops (Scan, LSTM, GRU) go on from where the last run ended: tract is made for
+            // streams of one signal. Every batch begins anew.
+            if state.op_states.iter().any(Option::is_some) {
+                self.state = None;
+            }
             self.append(&computed, rows.len(), outputs)?;
         }
         Ok(())

@@ -107,6 +107,25 @@ impl OnnxSummary {
         let mut found = Found::default();
         found.graph(graph)?;
         let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let mut computed = constants.clone();
+        computed.extend(graph.input.iter().map(|value| value.name.as_str()));
+        computed.extend(
+            graph
+                .node
+                .iter()
+                .flat_map(|n| &n.output)
+                .map(String::as_str),
+        );
+        if let Some(output) = graph
+            .output
+            .iter()
+            .find(|o| !computed.contains(o.name.as_str()))
+        {
+            return Err(LoadError::new(format!(
+                "output {:?} is computed by no node of the graph",
+                output.name
+            )));
+        }
         let inputs = graph.input.iter();
         Ok(Self {
             ir_version: proto.ir_version,
