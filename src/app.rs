@@ -1,1 +1,249 @@
-//! app.
+//! The one place that knows all running parts: it builds them, starts them in order, and drains
+//! them in flow order.
+//!
+//! HTTP listens first, so that a probe gets an answer from the start; then the registry is
+//! followed; then the streams start, whose workers wait outside their groups until their model
+//! serves. Everything retries for as long as it takes: a broker that is not there yet makes the
+//! instance unready, not dead.
+
+mod health;
+mod observer;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+
+use self::health::Health;
+use self::probe::BrokerProbe;
+use crate::config::Config;
+use crate::http::{self, Endpoints};
+use crate::kafka::ClientMemory;
+use crate::registry::{
+    Board, InstanceInfo, KafkaLogs, KafkaStatusSink, RegistryLoader, Reporter, Watcher,
+    WatcherParts,
+};
+use crate::serving::Serving;
+use crate::stream::{Stream, StreamContext, StreamSettings};
+use crate::telemetry::Metrics;
+
+/// How long the control plane may take to end, once the streams are gone.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What differs between the service and the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppOptions {
+    /// Whether the broker can tell topic settings; off for the embedded one.
+    pub describe_topics: bool,
+}
+
+impl Default for AppOptions {
+    fn default() -> Self {
+        Self { describe_topics: true }
+    }
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// HTTP.
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    /// The system gives no thread.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct App {
+    instance_id: String,
+    shutdown_timeout: Duration,
+    http_address: SocketAddr,
+    health: Arc<Health>,
+    watcher: Watcher,
+    reporter: Reporter,
+    probe: BrokerProbe,
+    stop_http: oneshot::Sender<()>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl App {
+    /// Starts everything. Returns once HTTP listens and the threads run; use [`Self::ready`] to
+    /// know when events are scored.
+    pub fn start(config: Config, options: AppOptions) -> Result<Self, AppError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let listener = runtime.block_on(http::bind(&config.http))?;
+        let http_address = listener.local_addr()?;
+        let instance_id =
+            config.instance_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let metrics = Arc::new(Metrics::new());
+        let serving = Arc::new(Serving::new());
+        let board = Arc::new(Board::new());
+        let topic = config.streams.first().and_then(|stream| stream.input_topics.first());
+        let probe = BrokerProbe::start(&config.kafka, topic.cloned().unwrap_or_default())?;
+        let watcher = start_watcher(&config, &metrics, &serving, &board)?;
+        let info = instance_info(&config, &instance_id);
+        let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
+        let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
+        let streams = start_streams(&config, options, &metrics, &serving)?;
+        let health = Arc::new(Health::new(board, probe.status(), streams, Arc::clone(&metrics)));
+        let endpoints = Endpoints {
+            metrics,
+            health: Arc::clone(&health) as Arc<dyn http::HealthSource>,
+            models: Arc::new(move || http::serving_models(&serving.load())),
+        };
+        let (stop_http, stopped) = oneshot::channel();
+        runtime.spawn(http::serve(listener, endpoints, async {
+            // Dropping the sender is a stop as well.
+            drop(stopped.await);
+        }));
+        Ok(Self {
+            instance_id,
+            shutdown_timeout: config.shutdown_timeout,
+            http_address,
+            health,
+            watcher,
+            reporter,
+            probe,
+            stop_http,
+            runtime,
+        })
+    }
+
+    /// The name of this instance.
+    pub fn instance_id(&self) -> &str {
+        &self.instance_id
+    }
+
+    /// Where HTTP listens.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Why not every stream takes records; empty: all do.
+    pub fn ready(&self) -> Vec<String> {
+        http::HealthSource::ready(&*self.health).reasons
+    }
+
+    /// Waits for a signal to stop: SIGTERM or SIGINT.
+    pub fn wait_for_signal(&self) -> std::io::Result<&'static str> {
+        self.runtime.block_on(signal())
+    }
+
+    /// Drains in flow order: the streams finish and commit what they have, then the control plane
+    /// ends with its tombstones, then HTTP. A second signal ends the process at once.
+    pub fn stop(self) {
+        let start = Instant::now();
+        let deadline = start + self.shutdown_timeout;
+        self.runtime.spawn(async {
+            if signal().await.is_ok() {
+                tracing::warn!("second signal: ending at once; what is not committed is repeated");
+                #[expect(clippy::exit, reason = "asked for, and nothing can be lost by it")]
+                std::process::exit(1);
+            }
+        });
+        for stream in self.health.streams() {
+            stream.stop(deadline);
+        }
+        // A moment more than the workers take for themselves, to close their clients.
+        let patience = deadline + CONTROL_TIMEOUT;
+        while !self.health.streams().iter().all(Stream::is_stopped) {
+            if Instant::now() >= patience {
+                tracing::error!(
+                    "workers did not stop within {:?}; what is not committed is repeated",
+                    self.shutdown_timeout
+                );
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        if !self.watcher.stop(CONTROL_TIMEOUT) {
+            tracing::warn!("the registry watcher did not end in time");
+        }
+        if !self.reporter.stop(CONTROL_TIMEOUT) {
+            tracing::warn!("the status tombstones were not written in time");
+        }
+        self.probe.stop();
+        // The server may have ended already.
+        drop(self.stop_http.send(()));
+        self.runtime.shutdown_timeout(Duration::from_millis(200));
+        tracing::info!("stopped after {:.1}s", start.elapsed().as_secs_f64());
+    }
+}
+
+async fn signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+fn start_watcher(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    serving: &Arc<Serving>,
+    board: &Arc<Board>,
+) -> std::io::Result<Watcher> {
+    let logs = Arc::new(KafkaLogs::new(config.kafka.clone(), config.registry.clone()));
+    let models: BTreeSet<_> = config.streams.iter().map(|stream| stream.model.clone()).collect();
+    let observer = observer::observer(Arc::clone(metrics), models.iter());
+    Watcher::start(WatcherParts {
+        loader: Arc::new(RegistryLoader::new(logs.clone(), &config.registry)),
+        logs,
+        serving: Arc::clone(serving),
+        board: Arc::clone(board),
+        models,
+        observer,
+    })
+}
+
+fn instance_info(config: &Config, instance_id: &str) -> InstanceInfo {
+    let streams: BTreeMap<_, _> =
+        config.streams.iter().map(|s| (s.name.clone(), s.model.clone())).collect();
+    InstanceInfo {
+        id: instance_id.to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        streams,
+        fingerprint: crate::runtime::fingerprint(),
+        interval: config.registry.heartbeat_interval,
+        started_at: SystemTime::now(),
+    }
+}
+
+fn start_streams(
+    config: &Config,
+    options: AppOptions,
+    metrics: &Arc<Metrics>,
+    serving: &Arc<Serving>,
+) -> std::io::Result<Vec<Stream>> {
+    let memory = ClientMemory::divide(config.kafka.memory, worker_count(&config.streams));
+    let start = |settings: &StreamSettings| {
+        let context = StreamContext {
+            kafka: config.kafka.clone(),
+            memory,
+            serving: Arc::clone(serving),
+            metrics: Arc::clone(metrics),
+            describe_topics: options.describe_topics,
+        };
+        Stream::start(settings.clone(), context)
+    };
+    config.streams.iter().map(start).collect()
+}
+
+/// Workers of all streams; one per core where a stream leaves it open, which is the most it takes.
+fn worker_count(streams: &[StreamSettings]) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    streams.iter().map(|stream| stream.workers.unwrap_or(cores)).sum()
+}

@@ -12,6 +12,7 @@
 //! A model is not trusted: whatever it does while it is loaded or run comes back as an error.
 
 mod axes;
+mod fingerprint;
 mod inspect;
 mod invariance;
 mod onnx_file;
@@ -31,6 +32,7 @@ use tract_onnx::prelude::TractError;
 use crate::codec::Columns;
 use crate::model::{RuntimeKind, Signature};
 
+pub use fingerprint::fingerprint;
 pub use inspect::{BatchTime, INSPECTION_SCHEMA, Inspection, Runs, inspect};
 pub use onnx_file::{LoadLimits, metadata};
 pub use summary::{OnnxDim, OnnxSummary, OnnxValue, OperatorCount};
