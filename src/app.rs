@@ -42,7 +42,9 @@ pub struct AppOptions {
 
 impl Default for AppOptions {
     fn default() -> Self {
-        Self { describe_topics: true }
+        Self {
+            describe_topics: true,
+        }
     }
 }
 
@@ -75,7 +77,7 @@ pub struct App {
 impl App {
     /// Starts everything. Returns once HTTP listens and the threads run; use [`Self::ready`] to
     /// know when events are scored.
-    pub fn start(config: Config, options: AppOptions) -> Result<Self, AppError> {
+    pub fn start(config: &Config, options: AppOptions) -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -83,19 +85,29 @@ impl App {
             .build()?;
         let listener = runtime.block_on(http::bind(&config.http))?;
         let http_address = listener.local_addr()?;
-        let instance_id =
-            config.instance_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let instance_id = config
+            .instance_id
+            .clone()
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let metrics = Arc::new(Metrics::new());
         let serving = Arc::new(Serving::new());
         let board = Arc::new(Board::new());
-        let topic = config.streams.first().and_then(|stream| stream.input_topics.first());
+        let topic = config
+            .streams
+            .first()
+            .and_then(|stream| stream.input_topics.first());
         let probe = BrokerProbe::start(&config.kafka, topic.cloned().unwrap_or_default())?;
-        let watcher = start_watcher(&config, &metrics, &serving, &board)?;
-        let info = instance_info(&config, &instance_id);
+        let watcher = start_watcher(config, &metrics, &serving, &board)?;
+        let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
-        let streams = start_streams(&config, options, &metrics, &serving)?;
-        let health = Arc::new(Health::new(board, probe.status(), streams, Arc::clone(&metrics)));
+        let streams = start_streams(config, options, &metrics, &serving)?;
+        let health = Arc::new(Health::new(
+            board,
+            probe.status(),
+            streams,
+            Arc::clone(&metrics),
+        ));
         let endpoints = Endpoints {
             metrics,
             health: Arc::clone(&health) as Arc<dyn http::HealthSource>,
@@ -147,7 +159,6 @@ impl App {
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 tracing::warn!("second signal: ending at once; what is not committed is repeated");
-                #[expect(clippy::exit, reason = "asked for, and nothing can be lost by it")]
                 std::process::exit(1);
             }
         });
@@ -173,8 +184,9 @@ impl App {
             tracing::warn!("the status tombstones were not written in time");
         }
         self.probe.stop();
-        // The server may have ended already.
-        drop(self.stop_http.send(()));
+        if self.stop_http.send(()).is_err() {
+            tracing::debug!("http had ended before");
+        }
         self.runtime.shutdown_timeout(Duration::from_millis(200));
         tracing::info!("stopped after {:.1}s", start.elapsed().as_secs_f64());
     }
@@ -196,11 +208,21 @@ fn start_watcher(
     serving: &Arc<Serving>,
     board: &Arc<Board>,
 ) -> std::io::Result<Watcher> {
-    let logs = Arc::new(KafkaLogs::new(config.kafka.clone(), config.registry.clone()));
-    let models: BTreeSet<_> = config.streams.iter().map(|stream| stream.model.clone()).collect();
+    let logs = Arc::new(KafkaLogs::new(
+        config.kafka.clone(),
+        config.registry.clone(),
+    ));
+    let models: BTreeSet<_> = config
+        .streams
+        .iter()
+        .map(|stream| stream.model.clone())
+        .collect();
     let observer = observer::observer(Arc::clone(metrics), models.iter());
     Watcher::start(WatcherParts {
-        loader: Arc::new(RegistryLoader::new(logs.clone(), &config.registry)),
+        loader: Arc::new(RegistryLoader::new(
+            Arc::<KafkaLogs>::clone(&logs),
+            &config.registry,
+        )),
         logs,
         serving: Arc::clone(serving),
         board: Arc::clone(board),
@@ -210,8 +232,11 @@ fn start_watcher(
 }
 
 fn instance_info(config: &Config, instance_id: &str) -> InstanceInfo {
-    let streams: BTreeMap<_, _> =
-        config.streams.iter().map(|s| (s.name.clone(), s.model.clone())).collect();
+    let streams: BTreeMap<_, _> = config
+        .streams
+        .iter()
+        .map(|s| (s.name.clone(), s.model.clone()))
+        .collect();
     InstanceInfo {
         id: instance_id.to_owned(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
@@ -245,5 +270,8 @@ fn start_streams(
 /// Workers of all streams; one per core where a stream leaves it open, which is the most it takes.
 fn worker_count(streams: &[StreamSettings]) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    streams.iter().map(|stream| stream.workers.unwrap_or(cores)).sum()
+    streams
+        .iter()
+        .map(|stream| stream.workers.unwrap_or(cores))
+        .sum()
 }

@@ -24,7 +24,12 @@ impl Health {
         streams: Vec<Stream>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { board, broker, streams, metrics }
+        Self {
+            board,
+            broker,
+            streams,
+            metrics,
+        }
     }
 
     pub(super) fn streams(&self) -> &[Stream] {
@@ -34,7 +39,11 @@ impl Health {
 
 impl HealthSource for Health {
     fn live(&self) -> Report {
-        let reports = self.streams.iter().map(Stream::report).filter(|report| !report.live);
+        let reports = self
+            .streams
+            .iter()
+            .map(Stream::report)
+            .filter(|report| !report.live);
         reports
             .map(|report| format!("stream {}: {}", report.name, report.problems.join("; ")))
             .collect()
@@ -44,7 +53,11 @@ impl HealthSource for Health {
         let view = self.board.view();
         self.metrics.set_registry_caught_up(view.caught_up);
         let broker = self.broker.problem().map(|why| format!("no broker: {why}"));
-        let streams = self.streams.iter().map(Stream::report).filter(|report| !report.ready);
+        let streams = self
+            .streams
+            .iter()
+            .map(Stream::report)
+            .filter(|report| !report.ready);
         let streams = streams.map(|report| {
             let why = if report.problems.is_empty() {
                 "its workers have not joined their group yet".to_owned()
@@ -53,6 +66,10 @@ impl HealthSource for Health {
             };
             format!("stream {}: {why}", report.name)
         });
-        broker.into_iter().chain(view.unready()).chain(streams).collect()
+        broker
+            .into_iter()
+            .chain(view.unready())
+            .chain(streams)
+            .collect()
     }
 }

@@ -26,9 +26,12 @@ pub(crate) fn load(
 
 /// Reads a draft: TOML, or JSON where the file's name ends in `.json`.
 pub(crate) fn read(path: &Path) -> Result<ManifestDraft, Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", path.display()));
+    let fail =
+        |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
-    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let json = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let draft = if json {
         ManifestDraft::from_json(text.as_bytes())
     } else {

@@ -22,10 +22,10 @@ pub(super) struct InspectArgs {
 pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
     super::quiet_logs()?;
     let file = args.file.display();
-    let bytes = std::fs::read(&args.file)
-        .map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
-    let inspection = runtime::inspect(&bytes)
-        .map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
+    let bytes =
+        std::fs::read(&args.file).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
+    let inspection =
+        runtime::inspect(&bytes).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
     match args.output {
         Output::Json => {
             terminal::line(&serde_json::to_string(&inspection).map_err(Failure::failed)?)?;
@@ -45,9 +45,15 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
         _ = writeln!(out, "{name:<12} {value}");
     };
     let summary = &inspection.summary;
-    line("file", format!("{} ({})", size(bytes.len() as u64), Digest::of(bytes)));
+    line(
+        "file",
+        format!("{} ({})", size(bytes.len() as u64), Digest::of(bytes)),
+    );
     line("producer", summary.producer.clone());
-    let opsets = summary.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
+    let opsets = summary
+        .opsets
+        .iter()
+        .map(|(domain, version)| format!("{domain} {version}"));
     line("opsets", opsets.collect::<Vec<_>>().join(", "));
     let operators = summary.operators.iter().map(|operator| {
         let count = operator.count;
@@ -55,11 +61,21 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
     });
     line("operators", operators.collect::<Vec<_>>().join(", "));
     let manifest = summary.metadata_props.contains_key(METADATA_KEY);
-    line("manifest", if manifest { "inside the file" } else { "none inside the file" }.to_owned());
+    line(
+        "manifest",
+        if manifest {
+            "inside the file"
+        } else {
+            "none inside the file"
+        }
+        .to_owned(),
+    );
     if let Some(reason) = &inspection.refused {
         line("runs", format!("no: {reason}"));
     }
-    let Some(runs) = &inspection.runs else { return out };
+    let Some(runs) = &inspection.runs else {
+        return out;
+    };
     line("runs", format!("yes, with {}", runs.runtime));
     for input in &runs.signature.inputs {
         line("input", input.to_string());
@@ -67,13 +83,22 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
     for output in &runs.signature.outputs {
         line("output", output.to_string());
     }
-    line("invariant", format!("{} (a row's bits do not depend on its batch)", runs.batch_invariant));
+    line(
+        "invariant",
+        format!(
+            "{} (a row's bits do not depend on its batch)",
+            runs.batch_invariant
+        ),
+    );
     line("plan", format!("{} rows", runs.plan_rows));
     line("load", format!("{:.1} ms", runs.compile_ms));
     for time in &runs.timings {
         let per_row = time.median_us / time.rows as f64;
         let (rows, batch) = (time.rows, time.median_us);
-        line("time", format!("{rows:>4} rows: {batch:.1} µs a batch, {per_row:.2} µs a row"));
+        line(
+            "time",
+            format!("{rows:>4} rows: {batch:.1} µs a batch, {per_row:.2} µs a row"),
+        );
     }
     out
 }

@@ -3,10 +3,10 @@
 //! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration.
 
 mod config;
-mod demo;
+
 mod draft;
 mod inspect;
-mod model;
+
 mod run;
 mod score;
 mod terminal;
@@ -22,8 +22,10 @@ use crate::telemetry::LogSettings;
 /// Scores Kafka streams with ONNX models that are replaced while the stream runs.
 #[derive(Debug, Parser)]
 #[command(name = "swapstream", version, about, max_term_width = 100)]
-#[command(after_help = "Try it: swapstream demo\nExit codes: 0 done, 1 failed or refused, 2 wrong \
-                        usage or configuration.")]
+#[command(
+    after_help = "Try it: swapstream demo\nExit codes: 0 done, 1 failed or refused, 2 wrong \
+                        usage or configuration."
+)]
 struct Cli {
     /// Configuration file; without it ./swapstream.toml if it is there, else the environment
     /// alone (`SWAPSTREAM__KAFKA__BOOTSTRAP_SERVERS` is enough for all of `model`).
@@ -37,10 +39,6 @@ struct Cli {
 enum Command {
     /// Run the service: score the configured streams, follow the deployments.
     Run,
-    /// Show it all in one process: events, models, a swap mid-stream. Needs nothing.
-    Demo(demo::DemoArgs),
-    /// Publish, deploy and look at models.
-    Model(model::ModelArgs),
     /// Score events from stdin to stdout, exactly as the service would.
     Score(score::ScoreArgs),
     /// Check the configuration, or print an example.
@@ -80,8 +78,6 @@ pub fn main() -> ExitCode {
     let config = cli.config.as_deref();
     let done = match cli.command {
         Command::Run => run::run(config),
-        Command::Demo(args) => demo::run(&args),
-        Command::Model(args) => model::run(args, config),
         Command::Score(args) => score::run(&args),
         Command::Config(args) => config::run(&args, config),
     };
@@ -110,7 +106,10 @@ pub(crate) fn load_for_commands(path: Option<&Path>) -> Result<Config, Failure> 
 
 /// Logs of a command: warnings only, unless `RUST_LOG` asks for more.
 pub(crate) fn quiet_logs() -> Result<(), Failure> {
-    let settings = LogSettings { level: "warn".to_owned(), ..LogSettings::default() };
+    let settings = LogSettings {
+        level: "warn".to_owned(),
+        ..LogSettings::default()
+    };
     start_logs(&settings)
 }
 

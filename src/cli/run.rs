@@ -10,14 +10,22 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let (config, source) =
         Config::load(path, environment()).map_err(|errors| Failure::Usage(errors.to_string()))?;
     super::start_logs(&config.log)?;
-    let streams: Vec<&str> = config.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let streams: Vec<&str> = config
+        .streams
+        .iter()
+        .map(|stream| stream.name.as_str())
+        .collect();
     tracing::info!(
         "swapstream {} starts: configuration from {source}, streams {}",
         env!("CARGO_PKG_VERSION"),
         streams.join(", ")
     );
-    let app = App::start(config, AppOptions::default()).map_err(Failure::failed)?;
-    tracing::info!("instance {} listens on http://{}", app.instance_id(), app.http_address());
+    let app = App::start(&config, AppOptions::default()).map_err(Failure::failed)?;
+    tracing::info!(
+        "instance {} listens on http://{}",
+        app.instance_id(),
+        app.http_address()
+    );
     let signal = app.wait_for_signal().map_err(Failure::failed)?;
     tracing::info!("{signal}: draining");
     app.stop();

@@ -17,8 +17,10 @@ use crate::scorer::{Scorer, Tag};
 const BATCH: usize = 256;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: swapstream score --model models/flights/v2.onnx \\\n           \
-    --manifest models/flights/v2.toml < models/flights/events-sample.jsonl")]
+#[command(
+    after_help = "Example: swapstream score --model models/flights/v2.onnx \\\n           \
+    --manifest models/flights/v2.toml < models/flights/events-sample.jsonl"
+)]
 pub(super) struct ScoreArgs {
     /// The ONNX file.
     #[arg(long, value_name = "FILE.onnx")]
@@ -41,8 +43,8 @@ pub(super) struct ScoreArgs {
 pub(super) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     super::quiet_logs()?;
     let file = args.model.display();
-    let bytes = std::fs::read(&args.model)
-        .map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
+    let bytes =
+        std::fs::read(&args.model).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
     let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{file}: {error}"));
     let summary = runtime::metadata(&bytes).map_err(|e| fail(&e))?;
     let draft = draft::load(args.manifest.as_deref(), &summary)?;
@@ -51,11 +53,25 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let contract = Contract::resolve(&draft.inputs, &draft.outputs, compiled.signature())
         .map_err(|e| fail(&e))?;
     let digest = Digest::of(&bytes);
-    let tag = Tag { model: draft.model.as_ref(), version: None, digest: &digest, revision: None };
-    let non_finite =
-        if args.non_finite_null { NonFiniteOutputs::Null } else { NonFiniteOutputs::Reject };
-    let mut scorer = Scorer::new(Arc::clone(&compiled), &contract, tag, &args.include, non_finite)
-        .map_err(|e| fail(&e))?;
+    let tag = Tag {
+        model: draft.model.as_ref(),
+        version: None,
+        digest: &digest,
+        revision: None,
+    };
+    let non_finite = if args.non_finite_null {
+        NonFiniteOutputs::Null
+    } else {
+        NonFiniteOutputs::Reject
+    };
+    let mut scorer = Scorer::new(
+        Arc::clone(&compiled),
+        &contract,
+        tag,
+        &args.include,
+        non_finite,
+    )
+    .map_err(|e| fail(&e))?;
     let failed = score_all(&mut scorer)?;
     if failed > 0 && args.strict {
         return Err(Failure::Failed(format!("{failed} lines failed")));
@@ -67,7 +83,10 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), Failure> {
 fn score_all(scorer: &mut Scorer) -> Result<u64, Failure> {
     let mut input = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
     let mut output = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-    let mut lines = Lines { line: Vec::new(), number: 0 };
+    let mut lines = Lines {
+        line: Vec::new(),
+        number: 0,
+    };
     let mut failed = 0;
     let mut text = Vec::new();
     loop {

@@ -8,7 +8,10 @@ use super::Failure;
 /// Prints one line to stdout.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")))
+    written(
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.write_all(b"\n")),
+    )
 }
 
 /// Turns what writing to stdout gave into what the command gives.

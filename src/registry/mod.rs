@@ -1,5 +1,72 @@
-//! The control plane.
+//! The control plane: what versions there are, which of them is to serve, and its way from the
+//! registry's topics into the serving snapshot.
+//!
+//! ```text
+//! publish ──▶ model-artifacts, model-versions          operate ──▶ model-deployments
+//!                    │            │                                      │
+//!                    │         catalog (fold)                deployment_log (fold)
+//!                    │            └──────────▶ lifecycle ◀───────────────┘
+//!                    ▼                            │ decides
+//!                  fetch ──▶ loader ◀── watcher, control ──▶ serving snapshot
+//!                                                 └──▶ board ──▶ reporter ──▶ model-status ──▶ fleet view
+//! ```
+//!
+//! `deployment`, `deployment_log`, `catalog`, `chunks`, `status`, `lifecycle` and `control` are
+//! pure. One thread follows the topics, one at a time loads a model, one writes status; none of
+//! them ever touches the workers, which see a new serving snapshot and nothing else.
 
+mod board;
+mod catalog;
+mod chunks;
+mod control;
+mod deployment;
+mod deployment_log;
+mod error;
+mod fetch;
+mod fleet;
+mod lifecycle;
+mod loader;
+mod logs;
+mod operate;
+mod publish;
+mod read;
+mod reporter;
 mod settings;
+mod status;
+mod topics;
+mod turn;
+mod watcher;
 
+#[cfg(test)]
+mod control_tests;
+#[cfg(test)]
+mod lifecycle_tests;
+
+pub use board::{Board, BoardView};
+pub use catalog::{Catalog, Deletion, Entry, EntryKind, parse_version_key, version_key};
+pub use chunks::{
+    Assembler, CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunkError, ChunksHeader,
+    MIN_CHUNK_BYTES, chunk_count, chunk_key,
+};
+pub use control::ControlEvent;
+pub use deployment::{Action, DEPLOYMENT_SCHEMA, DeploymentEvent, EventError};
+pub use deployment_log::{
+    Applied, Candidate, DeploymentLog, Frozen, HistoryEntry, ModelLog, Outcome,
+};
+pub use error::RegistryError;
+pub use fetch::{FetchError, FetchLimits, fetch};
+pub use fleet::{Convergence, Fleet, InstanceView};
+pub use lifecycle::{Failure, LoadState, Refusal};
+pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare};
+pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
+pub use operate::{Appended, Attribution, append_event, deploy_event, undeploy_event};
+pub use publish::{Progress, PublishRequest, Published, finish_manifest, publish, rfc3339};
+pub use read::{read_catalog, read_deployments, read_fleet};
+pub use reporter::{InstanceInfo, KafkaStatusSink, Reporter, StatusSink};
 pub use settings::RegistrySettings;
+pub use status::{
+    Desired, Heartbeat, INSTANCE_SCHEMA, ModelReport, RefusedReport, STATUS_SCHEMA, ServingReport,
+    StatusEntry, WorkingOn, heartbeat_key, status_key,
+};
+pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
+pub use watcher::{Observer, Watcher, WatcherParts};

@@ -19,9 +19,16 @@ fn features() -> Vec<String> {
         ("avx2", std::arch::is_x86_feature_detected!("avx2")),
         ("fma", std::arch::is_x86_feature_detected!("fma")),
         ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-        ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
+        (
+            "avx512vnni",
+            std::arch::is_x86_feature_detected!("avx512vnni"),
+        ),
     ];
-    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
+    known
+        .into_iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -37,10 +37,20 @@ pub fn check(
         return Ok(());
     }
     let digest = Digest::of(&[]);
-    let tag = Tag { model: None, version: None, digest: &digest, revision: None };
+    let tag = Tag {
+        model: None,
+        version: None,
+        digest: &digest,
+        revision: None,
+    };
     let null = NonFiniteOutputs::Null;
-    let mut scorer = Scorer::new(Arc::clone(compiled), contract, tag, &[], null)
-        .map_err(|error| GoldenError { row: 1, message: error.to_string() })?;
+    let mut scorer =
+        Scorer::new(Arc::clone(compiled), contract, tag, &[], null).map_err(|error| {
+            GoldenError {
+                row: 1,
+                message: error.to_string(),
+            }
+        })?;
     let mut first = 1;
     for rows in checks.golden.chunks(BATCH) {
         check_batch(&mut scorer, rows, first, checks.tolerance)?;
@@ -85,7 +95,9 @@ fn compare(place: &str, got: &Value, wanted: &Value, tolerance: f64) -> Result<(
     let differs = || Err(format!("output {place}: got {got}, expected {wanted}"));
     match (got, wanted) {
         (Value::Number(got), Value::Number(wanted)) => {
-            let (Some(a), Some(b)) = (got.as_f64(), wanted.as_f64()) else { return differs() };
+            let (Some(a), Some(b)) = (got.as_f64(), wanted.as_f64()) else {
+                return differs();
+            };
             let close = (a - b).abs() <= tolerance * b.abs().max(1.0);
             if close { Ok(()) } else { differs() }
         }
@@ -122,9 +134,17 @@ mod tests {
         assert_eq!(ok(json!(0.5), json!(0.500_004)), Ok(()));
         assert_eq!(ok(json!([1, [2.0, 3]]), json!([1, [2, 3]])), Ok(()));
         assert_eq!(ok(json!(1_000_000.0), json!(1_000_005.0)), Ok(()));
-        assert!(ok(json!(0.5), json!(0.51)).unwrap_err().contains("got 0.5, expected 0.51"));
+        assert!(
+            ok(json!(0.5), json!(0.51))
+                .unwrap_err()
+                .contains("got 0.5, expected 0.51")
+        );
         assert!(ok(json!([1]), json!([1, 2])).is_err());
-        assert!(ok(json!({"a": 1}), json!({"a": 2})).unwrap_err().contains("p.a"));
+        assert!(
+            ok(json!({"a": 1}), json!({"a": 2}))
+                .unwrap_err()
+                .contains("p.a")
+        );
         assert!(ok(json!("a"), json!("b")).is_err());
         assert!(ok(json!(null), json!(0)).is_err());
     }

@@ -1,0 +1,165 @@
+//! One version's way from the registry into memory: fetch, verify, compile, hold against its
+//! contract, check, warm up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
+use super::fetch::{FetchError, FetchLimits, fetch};
+use super::lifecycle::{LoadState, Refusal};
+use super::logs::RegistryLogs;
+use super::settings::RegistrySettings;
+use crate::model::{Contract, Manifest};
+use crate::runtime::{self, CompiledModel, LoadLimits};
+use crate::scorer::golden;
+
+/// Longest time to fetch an artifact; then it is tried again later.
+const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// A version to load.
+#[derive(Debug, Clone)]
+pub struct LoadJob {
+    /// Offset of the event that deploys it.
+    pub revision: i64,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// Where its artifact lies.
+    pub chunks: Option<Result<ChunksHeader, ChunkError>>,
+    /// Set when it is no longer wanted.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+impl LoadJob {
+    fn wanted(&self) -> bool {
+        !self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// A version in memory, ready to serve.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// How events fill its inputs and which outputs it emits.
+    pub contract: Contract,
+    /// What runs it.
+    pub compiled: Arc<dyn CompiledModel>,
+}
+
+/// Why a version is not in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadFailure {
+    /// It never will be, as long as its deployment stands.
+    Refused(Refusal),
+    /// It may be later.
+    Transient(String),
+    /// It is no longer wanted.
+    Cancelled,
+}
+
+/// Brings versions into memory. Called on a thread of its own for each load.
+pub trait Loader: Send + Sync {
+    /// Loads; tells each state that is reached.
+    fn load(
+        &self,
+        job: &LoadJob,
+        reached: &mut dyn FnMut(LoadState),
+    ) -> Result<Loaded, LoadFailure>;
+}
+
+/// Loads from the registry's topics into the runtime.
+#[derive(Debug)]
+pub struct RegistryLoader {
+    logs: Arc<dyn RegistryLogs>,
+    max_bytes: u64,
+}
+
+impl RegistryLoader {
+    /// Of these topics.
+    pub fn new(logs: Arc<dyn RegistryLogs>, settings: &RegistrySettings) -> Self {
+        Self {
+            logs,
+            max_bytes: settings.max_artifact_bytes,
+        }
+    }
+
+    fn fetch(&self, job: &LoadJob) -> Result<Vec<u8>, LoadFailure> {
+        let refuse = |stage, reason: String| Err(LoadFailure::Refused(Refusal { stage, reason }));
+        let artifact = &job.manifest.artifact;
+        let header = match (&job.chunks, &artifact.uri) {
+            (Some(Ok(header)), _) => header,
+            (Some(Err(error)), _) => return refuse(LoadState::Fetched, error.to_string()),
+            (None, Some(uri)) => {
+                let why = format!("the artifact lies at {uri:?}, this build reads Kafka only");
+                return refuse(LoadState::Fetched, why);
+            }
+            (None, None) => {
+                let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
+                return refuse(LoadState::Fetched, why);
+            }
+        };
+        let limits = FetchLimits {
+            max_bytes: self.max_bytes,
+            max_time: FETCH_TIMEOUT,
+        };
+        let go_on = || job.wanted();
+        match fetch(
+            &*self.logs,
+            header,
+            artifact.bytes,
+            &artifact.digest,
+            limits,
+            &go_on,
+        ) {
+            Ok(bytes) => Ok(bytes),
+            Err(FetchError::Refused(why)) => refuse(LoadState::Fetched, why),
+            Err(error @ FetchError::Altered(_)) => refuse(LoadState::Verified, error.to_string()),
+            Err(FetchError::Transient(why)) => Err(LoadFailure::Transient(why)),
+            Err(FetchError::Cancelled) => Err(LoadFailure::Cancelled),
+        }
+    }
+}
+
+impl Loader for RegistryLoader {
+    fn load(
+        &self,
+        job: &LoadJob,
+        reached: &mut dyn FnMut(LoadState),
+    ) -> Result<Loaded, LoadFailure> {
+        let bytes = self.fetch(job)?;
+        // The digest was verified before the bytes were handed out.
+        reached(LoadState::Fetched);
+        reached(LoadState::Verified);
+        if !job.wanted() {
+            return Err(LoadFailure::Cancelled);
+        }
+        prepare(&bytes, &job.manifest, self.max_bytes, reached).map_err(LoadFailure::Refused)
+    }
+}
+
+/// Compiles an artifact, holds it against its manifest's contract and runs the golden rows. Also
+/// what `model publish` does before it uploads.
+pub fn prepare(
+    bytes: &[u8],
+    manifest: &Manifest,
+    max_bytes: u64,
+    reached: &mut dyn FnMut(LoadState),
+) -> Result<Loaded, Refusal> {
+    let refuse = |stage, reason: String| Refusal { stage, reason };
+    let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let limits = LoadLimits {
+        max_bytes: limit,
+        max_initialiser_bytes: limit,
+        ..LoadLimits::default()
+    };
+    let compiled = runtime::load(bytes, manifest.runtime, limits)
+        .map_err(|error| refuse(LoadState::Compiled, error.to_string()))?;
+    let contract = Contract::resolve(&manifest.inputs, &manifest.outputs, compiled.signature())
+        .map_err(|error| refuse(LoadState::Compiled, error.to_string()))?;
+    reached(LoadState::Compiled);
+    golden::check(&compiled, &contract, &manifest.checks)
+        .map_err(|error| refuse(LoadState::Checked, error.to_string()))?;
+    reached(LoadState::Checked);
+    // The runtime ran it on zeros while it compiled.
+    reached(LoadState::WarmedUp);
+    Ok(Loaded { contract, compiled })
+}

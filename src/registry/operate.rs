@@ -1,0 +1,227 @@
+//! Deploying and undeploying: append an event, read it back, and say what it came to.
+
+use super::catalog::{Catalog, EntryKind};
+use super::deployment::{Action, DEPLOYMENT_SCHEMA, DeploymentEvent};
+use super::deployment_log::{DeploymentLog, HistoryEntry, ModelLog, Outcome};
+use super::error::RegistryError;
+use super::logs::{KafkaLogs, RegistryLogs};
+use super::read::read_deployments;
+use super::settings::RegistrySettings;
+use super::topics::RegistryTopic;
+use crate::kafka::{KafkaSettings, Publisher};
+use crate::model::{Digest, ModelName, Version};
+use crate::record::OutRecord;
+
+/// Who does something, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attribution {
+    /// Who.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// What an appended event came to.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// Offset of the event.
+    pub revision: i64,
+    /// The event.
+    pub event: DeploymentEvent,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The last effective event of the model, where the appended one is not effective.
+    pub winner: Option<HistoryEntry>,
+}
+
+/// The event that deploys `version`, which must exist.
+pub fn deploy_event(
+    catalog: &Catalog,
+    model: &ModelName,
+    version: &Version,
+    if_revision: Option<i64>,
+    who: Attribution,
+) -> Result<DeploymentEvent, RegistryError> {
+    let digest = deployable(catalog, model, version)?;
+    Ok(event(
+        Action::Deploy,
+        model,
+        Some((version.clone(), digest)),
+        if_revision,
+        who,
+    ))
+}
+
+/// The event that undeploys `model`, of which something must be deployed.
+pub fn undeploy_event(
+    log: &DeploymentLog,
+    model: &ModelName,
+    if_revision: Option<i64>,
+    who: Attribution,
+) -> Result<DeploymentEvent, RegistryError> {
+    let known = log.model(model);
+    // An undeploy without if_revision also ends a freeze.
+    let something = |log: &ModelLog| log.desired().is_some() || log.frozen().is_some();
+    if !known.is_some_and(something) {
+        return Err(RegistryError::NotThere(format!(
+            "nothing of model {model} is deployed"
+        )));
+    }
+    Ok(event(Action::Undeploy, model, None, if_revision, who))
+}
+
+fn event(
+    action: Action,
+    model: &ModelName,
+    version: Option<(Version, Digest)>,
+    if_revision: Option<i64>,
+    who: Attribution,
+) -> DeploymentEvent {
+    let (version, digest) = version.unzip();
+    DeploymentEvent {
+        schema: DEPLOYMENT_SCHEMA.to_owned(),
+        action,
+        model: model.clone(),
+        version,
+        digest,
+        if_revision,
+        at: Some(who.at),
+        by: who.by,
+        reason: who.reason,
+    }
+}
+
+fn deployable(
+    catalog: &Catalog,
+    model: &ModelName,
+    version: &Version,
+) -> Result<Digest, RegistryError> {
+    let refuse = |why: String| Err(RegistryError::NotThere(why));
+    match catalog.get(model, version).map(|entry| &entry.kind) {
+        Some(EntryKind::Manifest(manifest)) => Ok(manifest.artifact.digest),
+        Some(EntryKind::Deleted(_)) => refuse(format!("version {version} of {model} was deleted")),
+        Some(EntryKind::Unreadable(why)) => refuse(format!(
+            "version {version} of {model} cannot be read: {why}"
+        )),
+        None => {
+            let known: Vec<_> = catalog
+                .versions(model)
+                .iter()
+                .map(|(v, _)| v.to_string())
+                .collect();
+            refuse(if known.is_empty() {
+                format!("there is no model {model}; publish it first")
+            } else {
+                format!(
+                    "model {model} has no version {version}; it has {}",
+                    known.join(", ")
+                )
+            })
+        }
+    }
+}
+
+/// Appends `event` and reads it back.
+pub fn append_event(
+    kafka: &KafkaSettings,
+    settings: &RegistrySettings,
+    event: DeploymentEvent,
+) -> Result<Appended, RegistryError> {
+    let logs = KafkaLogs::new(kafka.clone(), settings.clone());
+    logs.check(&[RegistryTopic::Deployments])?;
+    let record = OutRecord {
+        topic: settings.deployments_topic.clone(),
+        partition: Some(0),
+        key: Some(event.model.as_str().as_bytes().to_vec()),
+        value: Some(event.to_json()?),
+        ..OutRecord::default()
+    };
+    let revision = Publisher::idempotent(kafka)?.send(&record)?.offset;
+    judge(&read_deployments(&logs)?, event, revision)
+}
+
+/// What the event at `revision` came to.
+fn judge(
+    log: &DeploymentLog,
+    event: DeploymentEvent,
+    revision: i64,
+) -> Result<Appended, RegistryError> {
+    let model = log.model(&event.model);
+    let Some((model, entry)) = model.and_then(|m| m.entry(revision).map(|entry| (m, entry))) else {
+        return Err(RegistryError::NotThere(format!(
+            "the event was written at offset {revision} and cannot be read back"
+        )));
+    };
+    let outcome = entry.outcome.clone();
+    let winner = model
+        .history()
+        .iter()
+        .rfind(|e| e.outcome.is_effective() && e.revision < revision);
+    let winner = winner.filter(|_| !outcome.is_effective()).cloned();
+    Ok(Appended {
+        revision,
+        event,
+        outcome,
+        winner,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::tests::{manifest, record};
+    use super::*;
+
+    fn who(by: &str) -> Attribution {
+        Attribution {
+            by: Some(by.to_owned()),
+            reason: None,
+            at: "2026-01-01T00:00:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_stale_operator_is_told_who_won() {
+        let mut catalog = Catalog::new();
+        catalog.apply(record(
+            0,
+            "m/1",
+            Some(manifest("m", "1", b"x").to_json().unwrap()),
+        ));
+        let model = ModelName::new("m").unwrap();
+        let version = Version::new("1").unwrap();
+        let mut log = DeploymentLog::new();
+        for (offset, by) in [(0, "ann"), (1, "bob")] {
+            let event = deploy_event(&catalog, &model, &version, Some(-1), who(by)).unwrap();
+            log.apply(offset, Some(b"m"), Some(&event.to_json().unwrap()), None);
+            let appended = judge(&log, event, offset).unwrap();
+            assert_eq!(appended.outcome.is_effective(), by == "ann");
+            let winner = appended.winner.and_then(|w| w.event).and_then(|e| e.by);
+            assert_eq!(winner.as_deref(), (by == "bob").then_some("ann"));
+        }
+    }
+
+    #[test]
+    fn only_what_is_there_is_deployed_or_undeployed() {
+        let mut catalog = Catalog::new();
+        catalog.apply(record(
+            0,
+            "m/1",
+            Some(manifest("m", "1", b"x").to_json().unwrap()),
+        ));
+        catalog.apply(record(1, "m/2", Some(br#"{"deleted":true}"#.to_vec())));
+        let model = ModelName::new("m").unwrap();
+        let refusal = |model: &ModelName, version: &str| {
+            let version = Version::new(version).unwrap();
+            deploy_event(&catalog, model, &version, None, who("a"))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refusal(&model, "2").contains("deleted"));
+        assert!(refusal(&model, "3").contains("it has 1, 2"));
+        assert!(refusal(&ModelName::new("n").unwrap(), "1").contains("no model n"));
+        let log = DeploymentLog::new();
+        assert!(undeploy_event(&log, &model, None, who("a")).is_err());
+    }
+}

@@ -1,0 +1,307 @@
+//! Publishing a version: chunks first, then the manifest as the commit point, under a
+//! transactional id of its own that fences rivals.
+
+use std::time::SystemTime;
+
+use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
+use super::chunks::{
+    CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, chunk_count, chunk_key,
+};
+use super::error::RegistryError;
+use super::logs::{KafkaLogs, REQUEST_TIMEOUT, Reading, RegistryLogs, read_to_end};
+use super::settings::RegistrySettings;
+use super::topics::{RegistryTopic, ensure_topics};
+use crate::kafka::{KafkaSettings, LogStart, Publisher};
+use crate::model::{Artifact, Digest, GoldenRow, Manifest, ManifestDraft, ModelName, Version};
+use crate::record::{Header, OutRecord};
+
+/// A version to publish.
+#[derive(Debug)]
+pub struct PublishRequest<'a> {
+    /// The ONNX file.
+    pub bytes: &'a [u8],
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+}
+
+/// What is done, told while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// These topics were missing and are there now.
+    TopicsCreated(Vec<String>),
+    /// So many of the artifact's bytes are acknowledged.
+    Uploaded {
+        /// Bytes so far.
+        bytes: u64,
+        /// All bytes.
+        of: u64,
+    },
+    /// The chunks are there; the manifest follows.
+    Committing,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// The version is there now.
+    New {
+        /// Offset of its manifest.
+        offset: i64,
+        /// Number of chunks.
+        chunks: u64,
+    },
+    /// It was there before, with the same artifact; nothing was written.
+    Unchanged {
+        /// Offset of its manifest.
+        offset: i64,
+        /// Whether what the manifest there says about running the model is what this one says.
+        same_contract: bool,
+    },
+}
+
+/// The manifest of `bytes`, complete.
+pub fn finish_manifest(
+    draft: ManifestDraft,
+    model: ModelName,
+    version: Version,
+    bytes: &[u8],
+    golden: Vec<GoldenRow>,
+) -> Manifest {
+    let artifact = Artifact {
+        digest: Digest::of(bytes),
+        bytes: bytes.len() as u64,
+        uri: None,
+    };
+    draft.finish(model, version, artifact, golden)
+}
+
+/// The transactional id under which a version is written or deleted.
+fn transactional_id(model: &ModelName, version: &Version) -> String {
+    format!("swapstream-publish-{model}-{version}")
+}
+
+/// Publishes a version. A second time with the same artifact it does nothing; interrupted at any
+/// point, it can be run again.
+pub fn publish(
+    kafka: &KafkaSettings,
+    settings: &RegistrySettings,
+    request: &PublishRequest<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Published, RegistryError> {
+    let value = request.manifest.to_json()?;
+    let created = ensure_topics(kafka, settings, REQUEST_TIMEOUT)?;
+    if !created.is_empty() {
+        progress(Progress::TopicsCreated(created));
+    }
+    let logs = KafkaLogs::new(kafka.clone(), settings.clone());
+    // Asked before the upload to spare it; only the answer inside the transaction counts.
+    if let Some(done) = compare(find(&logs, request.manifest)?.as_ref(), request.manifest)? {
+        return Ok(done);
+    }
+    let header = upload(kafka, settings, request, progress)?;
+    progress(Progress::Committing);
+    commit(kafka, settings, &logs, request.manifest, value, &header)
+}
+
+fn upload(
+    kafka: &KafkaSettings,
+    settings: &RegistrySettings,
+    request: &PublishRequest<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ChunksHeader, RegistryError> {
+    let upload = uuid::Uuid::new_v4().to_string();
+    let total = request.bytes.len() as u64;
+    let records = (0..)
+        .zip(request.bytes.chunks(CHUNK_BYTES as usize))
+        .map(|(index, chunk)| OutRecord {
+            topic: settings.artifacts_topic.clone(),
+            partition: Some(0),
+            key: Some(chunk_key(&upload, index)),
+            value: Some(chunk.to_vec()),
+            ..OutRecord::default()
+        });
+    let offsets = Publisher::idempotent(kafka)?.send_all(records, &mut |acknowledged| {
+        let bytes = (acknowledged as u64 * u64::from(CHUNK_BYTES)).min(total);
+        progress(Progress::Uploaded { bytes, of: total });
+    })?;
+    Ok(ChunksHeader {
+        schema: CHUNKS_SCHEMA.to_owned(),
+        count: chunk_count(total, CHUNK_BYTES),
+        chunk_bytes: CHUNK_BYTES,
+        first_offset: offsets.iter().min().copied(),
+        last_offset: offsets.iter().max().copied(),
+        upload,
+    })
+}
+
+fn commit(
+    kafka: &KafkaSettings,
+    settings: &RegistrySettings,
+    logs: &KafkaLogs,
+    manifest: &Manifest,
+    value: Vec<u8>,
+    header: &ChunksHeader,
+) -> Result<Published, RegistryError> {
+    // From here on no rival can commit: its transaction was ended or is fenced.
+    let id = transactional_id(&manifest.model, &manifest.version);
+    let mut publisher = Publisher::transactional(kafka, &id)?;
+    if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
+        return Ok(done);
+    }
+    let record = OutRecord {
+        topic: settings.versions_topic.clone(),
+        partition: Some(0),
+        key: Some(version_key(&manifest.model, &manifest.version)),
+        value: Some(value),
+        headers: vec![Header {
+            key: CHUNKS_HEADER.to_owned(),
+            value: Some(serde_json::to_vec(header)?),
+        }],
+        timestamp: None,
+    };
+    publisher.begin()?;
+    let delivery = match publisher.send(&record) {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            if let Err(second) = publisher.abort() {
+                tracing::warn!("aborting the publication: {second}");
+            }
+            return Err(error.into());
+        }
+    };
+    publisher.commit()?;
+    Ok(Published::New {
+        offset: delivery.offset,
+        chunks: header.count,
+    })
+}
+
+/// The newest record of the manifest's version.
+fn find(logs: &dyn RegistryLogs, manifest: &Manifest) -> Result<Option<Entry>, RegistryError> {
+    let mut catalog = Catalog::new();
+    let mut log = logs.open(RegistryTopic::Versions, LogStart::Beginning)?;
+    let name = format!("topic {:?}", logs.name(RegistryTopic::Versions));
+    read_to_end(&mut *log, &name, &mut |record| {
+        let of = parse_version_key(record.key.as_deref());
+        if of.is_some_and(|(m, v)| m == manifest.model && v == manifest.version) {
+            catalog.apply(record);
+        }
+        Reading::GoOn
+    })?;
+    Ok(catalog.get(&manifest.model, &manifest.version).cloned())
+}
+
+/// What is there, held against what is to be published; `None`: nothing is there.
+fn compare(found: Option<&Entry>, manifest: &Manifest) -> Result<Option<Published>, RegistryError> {
+    let Some(entry) = found else { return Ok(None) };
+    let taken = |reason: String| RegistryError::Taken {
+        model: manifest.model.to_string(),
+        version: manifest.version.to_string(),
+        reason,
+    };
+    match &entry.kind {
+        EntryKind::Manifest(there) if there.artifact.digest == manifest.artifact.digest => {
+            Ok(Some(Published::Unchanged {
+                offset: entry.offset,
+                same_contract: there.runtime == manifest.runtime
+                    && there.inputs == manifest.inputs
+                    && there.outputs == manifest.outputs
+                    && there.checks == manifest.checks,
+            }))
+        }
+        EntryKind::Manifest(there) => Err(RegistryError::Conflict {
+            model: manifest.model.to_string(),
+            version: manifest.version.to_string(),
+            found: there.artifact.digest,
+            given: manifest.artifact.digest,
+        }),
+        EntryKind::Deleted(deletion) => {
+            let by = deletion
+                .by
+                .as_deref()
+                .map(|by| format!(" by {by}"))
+                .unwrap_or_default();
+            let at = deletion
+                .at
+                .as_deref()
+                .map(|at| format!(" at {at}"))
+                .unwrap_or_default();
+            Err(taken(format!(
+                "it was deleted{by}{at}, and its number never returns"
+            )))
+        }
+        EntryKind::Unreadable(why) => Err(taken(format!(
+            "the record at offset {} has its key and is no manifest: {why}",
+            entry.offset
+        ))),
+    }
+}
+
+/// This moment, RFC 3339.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::tests::{manifest, record};
+    use super::*;
+
+    fn there(value: Vec<u8>) -> Entry {
+        let mut catalog = Catalog::new();
+        let (model, version) = catalog.apply(record(4, "m/1", Some(value))).unwrap();
+        catalog.get(&model, &version).cloned().unwrap()
+    }
+
+    #[test]
+    fn what_is_there_decides() {
+        let new = manifest("m", "1", b"bytes");
+        assert_eq!(compare(None, &new).unwrap(), None);
+        let same = there(new.to_json().unwrap());
+        assert_eq!(
+            compare(Some(&same), &new).unwrap(),
+            Some(Published::Unchanged {
+                offset: 4,
+                same_contract: true
+            })
+        );
+        let mut other_checks = new.clone();
+        other_checks.checks.tolerance = 0.5;
+        assert!(matches!(
+            compare(Some(&same), &other_checks).unwrap(),
+            Some(Published::Unchanged {
+                same_contract: false,
+                ..
+            })
+        ));
+        let other = there(manifest("m", "1", b"other").to_json().unwrap());
+        assert!(matches!(
+            compare(Some(&other), &new),
+            Err(RegistryError::Conflict { .. })
+        ));
+        for value in [br#"{"deleted":true}"#.to_vec(), b"{".to_vec()] {
+            let error = compare(Some(&there(value)), &new).unwrap_err();
+            assert!(matches!(error, RegistryError::Taken { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_looked_up_among_others() {
+        use super::super::logs::fake::FakeLogs;
+        let logs = FakeLogs::default();
+        for version in ["1", "2"] {
+            let json = manifest("m", version, b"x").to_json().unwrap();
+            let key = format!("m/{version}");
+            logs.append(
+                RegistryTopic::Versions,
+                key.as_bytes(),
+                Some(json),
+                Vec::new(),
+            );
+            logs.marker(RegistryTopic::Versions);
+        }
+        let found = find(&logs, &manifest("m", "2", b"x")).unwrap().unwrap();
+        assert_eq!(found.offset, 2);
+        assert!(find(&logs, &manifest("m", "3", b"x")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,57 @@
+//! Reads registry topics to their end, for commands.
+
+use super::catalog::Catalog;
+use super::deployment_log::DeploymentLog;
+use super::error::RegistryError;
+use super::fleet::Fleet;
+use super::logs::{Reading, RegistryLogs, read_to_end};
+use super::topics::RegistryTopic;
+use crate::kafka::LogStart;
+use crate::record::OwnedRecord;
+
+/// Every version there is.
+pub fn read_catalog(logs: &dyn RegistryLogs) -> Result<Catalog, RegistryError> {
+    let mut catalog = Catalog::new();
+    read(logs, RegistryTopic::Versions, &mut |record| {
+        catalog.apply(record);
+    })?;
+    Ok(catalog)
+}
+
+/// What every deployment event came to.
+pub fn read_deployments(logs: &dyn RegistryLogs) -> Result<DeploymentLog, RegistryError> {
+    let mut log = DeploymentLog::new();
+    read(logs, RegistryTopic::Deployments, &mut |record| {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        log.apply(record.offset, key, value, record.timestamp);
+    })?;
+    Ok(log)
+}
+
+/// What every instance said last.
+pub fn read_fleet(logs: &dyn RegistryLogs) -> Result<Fleet, RegistryError> {
+    let mut fleet = Fleet::new();
+    read(logs, RegistryTopic::Status, &mut |record| {
+        fleet.apply(
+            record.key.as_deref(),
+            record.value.as_deref(),
+            record.timestamp,
+        );
+    })?;
+    Ok(fleet)
+}
+
+fn read(
+    logs: &dyn RegistryLogs,
+    topic: RegistryTopic,
+    on_record: &mut dyn FnMut(OwnedRecord),
+) -> Result<(), RegistryError> {
+    logs.check(&[topic])?;
+    let mut log = logs.open(topic, LogStart::Beginning)?;
+    let name = format!("topic {:?}", logs.name(topic));
+    read_to_end(&mut *log, &name, &mut |record| {
+        on_record(record);
+        Reading::GoOn
+    })?;
+    Ok(())
+}

@@ -1,0 +1,445 @@
+//! The control task: one thread that follows `model-versions` and `model-deployments`, lets the
+//! control state decide, and puts what it decides into the serving snapshot. Loads run on threads
+//! of their own, so that following goes on.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::board::Board;
+use super::control::{Control, ControlEvent, Effect};
+use super::error::RegistryError;
+use super::lifecycle::{LoadState, Refusal};
+use super::loader::{LoadFailure, LoadJob, Loaded, Loader};
+use super::logs::{RegistryLog, RegistryLogs};
+use super::topics::{RegistryTopic, check_log_start};
+use crate::kafka::{KafkaError, LogEvent, LogStart};
+use crate::model::ModelName;
+use crate::record::OwnedRecord;
+use crate::serving::{Serving, ServingModel};
+
+/// How long a look at one topic waits for a record: what a deployment may wait at most, twice.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Most records taken from one topic before the other has its turn.
+const TURN: usize = 1000;
+
+/// Loads that run at the same time.
+const MAX_LOADS: usize = 2;
+
+/// Pause after the first failed attempt to reach the topics, and the longest one.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Told of everything that happens to a model; must not block.
+pub type Observer = Arc<dyn Fn(&ControlEvent) + Send + Sync>;
+
+/// What the watcher works with.
+pub struct WatcherParts {
+    /// The registry's topics.
+    pub logs: Arc<dyn RegistryLogs>,
+    /// Brings versions into memory.
+    pub loader: Arc<dyn Loader>,
+    /// Where what serves is put.
+    pub serving: Arc<Serving>,
+    /// Where the state is shown.
+    pub board: Arc<Board>,
+    /// The models that this instance's streams need.
+    pub models: BTreeSet<ModelName>,
+    /// Metrics.
+    pub observer: Observer,
+}
+
+impl std::fmt::Debug for WatcherParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatcherParts")
+            .field("models", &self.models)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The running control task.
+#[derive(Debug)]
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Starts the thread. It retries for ever: a registry that is not there yet makes the
+    /// instance unready, not dead.
+    pub fn start(parts: WatcherParts) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut task = Task::new(parts, Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("registry-watcher".into())
+            .spawn(move || task.run())?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Whether the thread lives; it ends by [`Self::stop`] or by a defect only.
+    pub fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Stops following, waiting at most `timeout`; gives whether the thread has ended. What serves
+    /// stays. A load that is under way is told to end and left behind.
+    pub fn stop(self, timeout: Duration) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        join(self.thread, timeout)
+    }
+}
+
+/// Waits for a thread at most `timeout`; gives whether it has ended.
+pub(super) fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if thread.join().is_err() {
+        tracing::error!("a registry thread panicked");
+    }
+    true
+}
+
+enum Message {
+    Reached(ModelName, i64, LoadState, Instant),
+    Ended(Box<LoadJob>, Box<Result<Loaded, LoadFailure>>),
+}
+
+struct Task {
+    parts: WatcherParts,
+    stop: Arc<AtomicBool>,
+    control: Control,
+    sender: SyncSender<Message>,
+    messages: Receiver<Message>,
+    deployments_next: i64,
+    versions_next: i64,
+    caught_up: bool,
+    dirty: bool,
+    wake: Option<Instant>,
+    /// Retired versions: freed here once the last worker has let go, not on a worker.
+    retired: Vec<Arc<ServingModel>>,
+}
+
+/// A topic that is followed.
+struct Followed {
+    log: Box<dyn RegistryLog>,
+    next: i64,
+    /// The stable end when it was opened.
+    end: i64,
+}
+
+impl Task {
+    fn new(parts: WatcherParts, stop: Arc<AtomicBool>) -> Self {
+        let (sender, messages) = sync_channel(64);
+        let control = Control::new(parts.models.clone(), MAX_LOADS);
+        Self {
+            parts,
+            stop,
+            control,
+            sender,
+            messages,
+            deployments_next: 0,
+            versions_next: 0,
+            caught_up: false,
+            dirty: true,
+            wake: None,
+            retired: Vec::new(),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn run(&mut self) {
+        let (mut pause, longest) = PAUSE;
+        while !self.stopped() {
+            let problem = match self.open() {
+                Ok((deployments, versions)) => {
+                    pause = PAUSE.0;
+                    if self.parts.board.set_problem(None) {
+                        tracing::info!("following the registry's topics");
+                    }
+                    self.follow(deployments, versions)
+                        .err()
+                        .map(RegistryError::from)
+                }
+                Err(error) => Some(error),
+            };
+            if let Some(problem) = problem.filter(|_| !self.stopped()) {
+                let text = problem.to_string();
+                if self.parts.board.set_problem(Some(text.clone())) {
+                    tracing::warn!("the registry cannot be followed, trying again: {text}");
+                }
+                self.pause(pause);
+                pause = (pause * 2).min(longest);
+            }
+        }
+        self.control.cancel();
+    }
+
+    /// Waits; what does not need the topics goes on.
+    fn pause(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.stopped() && Instant::now() < until {
+            if let Err(error) = self.act(None) {
+                tracing::debug!("while the registry cannot be followed: {error}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn open(&self) -> Result<(Followed, Followed), RegistryError> {
+        let logs = &*self.parts.logs;
+        logs.check(&RegistryTopic::ALL)?;
+        let open = |topic, next: i64| -> Result<(Followed, i64), RegistryError> {
+            let start = if next == 0 {
+                LogStart::Beginning
+            } else {
+                LogStart::Offset(next)
+            };
+            let mut log = logs.open(topic, start)?;
+            let (first, end) = (log.log_start()?, log.stable_end()?);
+            if end < next {
+                return Err(RegistryError::Shrunk {
+                    topic: logs.name(topic),
+                    end,
+                    read: next,
+                });
+            }
+            // Nothing is left of what lies before the first offset.
+            Ok((
+                Followed {
+                    log,
+                    next: next.max(first.min(end)),
+                    end,
+                },
+                first,
+            ))
+        };
+        let (deployments, first) = open(RegistryTopic::Deployments, self.deployments_next)?;
+        if let Some(problem) = check_log_start(&logs.name(RegistryTopic::Deployments), first) {
+            return Err(RegistryError::Topics(vec![problem]));
+        }
+        let (versions, _) = open(RegistryTopic::Versions, self.versions_next)?;
+        Ok((deployments, versions))
+    }
+
+    /// Follows both topics until it is stopped or one of them fails.
+    fn follow(
+        &mut self,
+        mut deployments: Followed,
+        mut versions: Followed,
+    ) -> Result<(), KafkaError> {
+        while !self.stopped() {
+            let control = &mut self.control;
+            let new_deployments = take(&mut deployments, |record| control.deployment(&record));
+            self.deployments_next = deployments.next;
+            let new_versions = take(&mut versions, |record| control.version(record));
+            self.versions_next = versions.next;
+            control.versions_read_to(versions.next);
+            self.dirty |= new_deployments? | new_versions?;
+            if !self.caught_up && deployments.done() && versions.done() {
+                self.caught_up = true;
+                self.dirty = true;
+                // What serves is shown before readiness, and readiness only with it.
+                self.act(Some(&mut versions))?;
+                self.parts.board.set_caught_up();
+                tracing::info!("the registry's topics are read to their end");
+            }
+            self.act(Some(&mut versions))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the control state decide and does what it says.
+    fn act(&mut self, mut versions: Option<&mut Followed>) -> Result<(), KafkaError> {
+        self.hear();
+        self.retired.retain(|model| Arc::strong_count(model) > 1);
+        let now = Instant::now();
+        let due = self.wake.is_some_and(|wake| wake <= now);
+        if !self.caught_up || !(self.dirty || due) {
+            return Ok(());
+        }
+        self.dirty = false;
+        let (effects, wake) = self.control.step(now);
+        self.wake = wake;
+        let mut failed = None;
+        for effect in effects {
+            match effect {
+                Effect::Serve(model, state) => {
+                    let old = self.parts.serving.load().serving(&model).cloned();
+                    self.parts.serving.set(&model, state);
+                    self.retired.extend(old);
+                }
+                Effect::Load(job) => self.load(&job),
+                Effect::AskVersionsEnd(model, revision) => {
+                    self.dirty = true;
+                    let Some(followed) = versions.as_deref_mut() else {
+                        continue;
+                    };
+                    match followed.log.stable_end() {
+                        Ok(end) => self.control.versions_end(&model, revision, end),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                Effect::Report(model, report) => self.parts.board.set_report(&model, report),
+                Effect::Event(event) => self.tell(&event),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes what the loads say.
+    fn hear(&mut self) {
+        loop {
+            match self.messages.try_recv() {
+                Ok(Message::Reached(model, revision, state, at)) => {
+                    if let Some(event) = self.control.load_reached(&model, revision, state, at) {
+                        self.tell(&event);
+                    }
+                }
+                Ok(Message::Ended(job, result)) => {
+                    let event = self.control.load_ended(&job, *result, Instant::now());
+                    if let Some(event) = event {
+                        self.tell(&event);
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+            self.dirty = true;
+        }
+    }
+
+    fn load(&mut self, job: &LoadJob) {
+        let loader = Arc::clone(&self.parts.loader);
+        let sender = self.sender.clone();
+        let name = format!("load-{}", job.manifest.model);
+        let thread_job = job.clone();
+        let spawned = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || run_load(&*loader, thread_job, &sender));
+        if let Err(error) = spawned {
+            let failure = LoadFailure::Transient(format!("no thread to load it: {error}"));
+            if let Some(event) = self.control.load_ended(job, Err(failure), Instant::now()) {
+                self.tell(&event);
+            }
+            self.dirty = true;
+        }
+    }
+
+    fn tell(&self, event: &ControlEvent) {
+        match event {
+            ControlEvent::Activated {
+                model,
+                version,
+                revision,
+                previous,
+                took,
+                ..
+            } => {
+                let previous = previous.as_ref().map(tracing::field::display);
+                let ms = took.map(|took| took.as_millis());
+                tracing::info!(%model, %version, revision, previous, ms, "serves");
+            }
+            ControlEvent::Retired { model, version } => {
+                tracing::info!(%model, %version, "undeployed: no longer serves");
+            }
+            ControlEvent::Refused {
+                model,
+                version,
+                revision,
+                refusal,
+            } => {
+                let stage = refusal.stage;
+                tracing::warn!(%model, %version, revision, %stage, "refused: {}", refusal.reason);
+            }
+            ControlEvent::Retrying {
+                model,
+                version,
+                failure,
+            } => {
+                let attempt = failure.attempts;
+                tracing::warn!(%model, %version, attempt, "load failed, trying again: {}", failure.reason);
+            }
+            ControlEvent::Reached { model, state, took } => {
+                let ms = took.as_millis();
+                tracing::debug!(%model, %state, ms, "load goes on");
+            }
+        }
+        (self.parts.observer)(event);
+    }
+}
+
+fn run_load(loader: &dyn Loader, job: LoadJob, sender: &SyncSender<Message>) {
+    let mut last = LoadState::Announced;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        loader.load(&job, &mut |reached| {
+            last = reached;
+            let model = job.manifest.model.clone();
+            // Nobody listens once the watcher has stopped.
+            sender
+                .send(Message::Reached(
+                    model,
+                    job.revision,
+                    reached,
+                    Instant::now(),
+                ))
+                .ok();
+        })
+    }));
+    let result = result.unwrap_or_else(|_| {
+        let stage = next_state(last);
+        let reason = "loading it panicked; see the log".to_owned();
+        Err(LoadFailure::Refused(Refusal { stage, reason }))
+    });
+    sender
+        .send(Message::Ended(Box::new(job), Box::new(result)))
+        .ok();
+}
+
+fn next_state(state: LoadState) -> LoadState {
+    match state {
+        LoadState::Announced => LoadState::Fetched,
+        LoadState::Fetched => LoadState::Verified,
+        LoadState::Verified => LoadState::Compiled,
+        LoadState::Compiled => LoadState::Checked,
+        LoadState::Checked => LoadState::WarmedUp,
+        LoadState::WarmedUp | LoadState::Active => LoadState::Active,
+    }
+}
+
+impl Followed {
+    fn done(&self) -> bool {
+        self.next >= self.end
+    }
+}
+
+/// Takes records until none is there; gives whether anything was new.
+fn take(followed: &mut Followed, mut apply: impl FnMut(OwnedRecord)) -> Result<bool, KafkaError> {
+    let before = followed.next;
+    let mut wait = POLL;
+    for _ in 0..TURN {
+        match followed.log.poll(wait)? {
+            LogEvent::Record(record) => {
+                followed.next = followed.next.max(record.offset + 1);
+                apply(record);
+                wait = Duration::ZERO;
+            }
+            LogEvent::EndOfLog { next } => {
+                followed.next = followed.next.max(next);
+                break;
+            }
+            LogEvent::Idle => break,
+        }
+    }
+    Ok(followed.next > before)
+}
