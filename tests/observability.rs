@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use swapstream::codec::Stage;
 use swapstream::http::{self, Endpoints, HealthSource, HttpSettings, Report};
 use swapstream::telemetry::metrics::{self, CATALOGUE, Family, Kind, LoadStage, SwapOutcome};
 use swapstream::telemetry::metrics::{Label as _, WorkerState};
@@ -82,6 +83,11 @@ fn every_metric_is_shown_or_watched() {
     for family in CATALOGUE.iter().filter(|f| !aside.contains(&f.name)) {
         assert!(shown.contains(family.name), "{} is nowhere", family.name);
     }
+}
+
+#[test]
+fn the_stages_in_labels_are_those_of_the_codec() {
+    assert_eq!(metrics::STAGES, Stage::ALL.map(Stage::as_str));
 }
 
 #[test]

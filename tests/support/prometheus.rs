@@ -237,7 +237,7 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// The selector in PromQL.
+    /// The selector as Prometheus takes it.
     pub fn text(&self) -> String {
         let matchers = self.matchers.iter();
         let matchers: Vec<String> = matchers.map(|(l, o, v)| format!("{l}{o}\"{v}\"")).collect();
