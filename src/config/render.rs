@@ -201,11 +201,11 @@ fn example_key(doc: &KeyDoc) -> String {
     let (mark, note) = match doc.presence {
         Presence::Required => ("", ""),
         Presence::Default => ("# ", ""),
-        Presence::Optional => ("# ", " Example:"),
+        Presence::Optional => ("# ", "; example:"),
     };
     let value = doc.value.replace("<name>", "events");
     format!(
-        "\n# {}{note}\n# {}\n{mark}{} = {value}\n",
+        "\n# {}\n# {}{note}\n{mark}{} = {value}\n",
         doc.doc, doc.kind, doc.key
     )
 }

@@ -61,12 +61,6 @@ fn names_follow_the_rules() {
 }
 
 #[test]
-fn stages_are_those_of_the_codec() {
-    let stages = crate::codec::Stage::ALL.map(crate::codec::Stage::as_str);
-    assert_eq!(stages, STAGES);
-}
-
-#[test]
 fn a_retired_version_leaves_no_series_and_the_others_stay() {
     let metrics = Metrics::new();
     for stream in ["a", "b"] {

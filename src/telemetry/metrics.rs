@@ -276,6 +276,27 @@ labels! {
     }
 }
 
+/// Every value of a label of a family, unless it is the name of something configured.
+pub fn label_values(family: &str, label: &str) -> Option<Vec<&'static str>> {
+    fn all<L: Label>() -> Vec<&'static str> {
+        L::ALL.iter().map(|value| value.as_str()).collect()
+    }
+    let is = |expected: &Family| family == expected.name;
+    let values = match label {
+        "outcome" if is(&COMMITS) => all::<CommitOutcome>(),
+        "outcome" if is(&REVISION_HOLDS) => all::<HoldOutcome>(),
+        "outcome" if is(&MODEL_SWAPS) => all::<SwapOutcome>(),
+        "stage" if is(&MODEL_LOAD_DURATION) => all::<LoadStage>(),
+        "stage" => STAGES.to_vec(),
+        "kind" if is(&REBALANCES) => all::<RebalanceKind>(),
+        "kind" if is(&KAFKA_ERRORS) => all::<KafkaErrorKind>(),
+        "client" => all::<KafkaClient>(),
+        "state" => all::<WorkerState>(),
+        _ => return None,
+    };
+    Some(values)
+}
+
 /// The catalogue as a Markdown table, for `docs/operations.md`.
 pub fn markdown() -> String {
     let row = |family: &Family| {
