@@ -32,8 +32,21 @@ pub enum ControlEvent {
         revision: i64,
         /// The version that served before.
         previous: Option<Version>,
+        /// What runs it.
+        runtime: &'static str,
         /// How long the load took; `None`: the same bytes served before.
         took: Option<Duration>,
+    },
+    /// A load has reached a state.
+    Reached {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+        /// The state.
+        state: LoadState,
+        /// Time since the state before.
+        took: Duration,
     },
     /// Nothing serves any more.
     Retired {
@@ -85,6 +98,7 @@ pub(super) struct Loading {
     pub(super) version: Version,
     pub(super) state: LoadState,
     pub(super) since: Instant,
+    pub(super) reached_at: Instant,
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -158,12 +172,25 @@ impl Control {
         }
     }
 
-    /// A load has come so far.
-    pub(super) fn load_reached(&mut self, model: &ModelName, revision: i64, state: LoadState) {
-        let loading = self.models.get_mut(model).and_then(|p| p.loading.as_mut());
-        if let Some(loading) = loading.filter(|loading| loading.revision == revision) {
-            loading.state = state;
-        }
+    /// A load has come so far, at this moment.
+    pub(super) fn load_reached(
+        &mut self,
+        model: &ModelName,
+        revision: i64,
+        state: LoadState,
+        at: Instant,
+    ) -> Option<ControlEvent> {
+        let loading = self.models.get_mut(model)?.loading.as_mut();
+        let loading = loading.filter(|loading| loading.revision == revision)?;
+        let took = at.saturating_duration_since(loading.reached_at);
+        loading.state = state;
+        loading.reached_at = at;
+        Some(ControlEvent::Reached {
+            model: model.clone(),
+            version: loading.version.clone(),
+            state,
+            took,
+        })
     }
 
     /// A load has ended.

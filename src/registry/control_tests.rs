@@ -299,11 +299,13 @@ fn versions_are_swapped_refused_and_retired() {
     let events = rig.events.lock().unwrap();
     let kinds: Vec<&str> = events
         .iter()
+        .filter(|event| !matches!(event, ControlEvent::Reached { .. }))
         .map(|event| match event {
             ControlEvent::Activated { .. } => "activated",
             ControlEvent::Retired { .. } => "retired",
             ControlEvent::Refused { .. } => "refused",
             ControlEvent::Retrying { .. } => "retrying",
+            ControlEvent::Reached { .. } => "reached",
         })
         .collect();
     assert_eq!(
@@ -389,8 +391,11 @@ fn a_superseded_load_is_abandoned_and_following_goes_on_meanwhile() {
     assert_eq!(rig.served(), None);
     rig.gate.send(()).unwrap();
     rig.until_served("2", 1);
-    let never = rig.events.lock().unwrap().len();
-    assert_eq!(never, 1, "the superseded version never served");
+    let events = rig.events.lock().unwrap();
+    let activated = events
+        .iter()
+        .filter(|e| matches!(e, ControlEvent::Activated { .. }));
+    assert_eq!(activated.count(), 1, "the superseded version never served");
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
 use super::fetch::{FetchError, FetchLimits, fetch};
-use super::golden;
 use super::lifecycle::{LoadState, Refusal};
 use super::logs::RegistryLogs;
 use super::settings::RegistrySettings;
 use crate::model::{Contract, Manifest};
 use crate::runtime::{self, CompiledModel, LoadLimits};
+use crate::scorer::golden;
 
 /// Longest time to fetch an artifact; then it is tried again later.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
@@ -156,8 +156,8 @@ pub fn prepare(
     let contract = Contract::resolve(&manifest.inputs, &manifest.outputs, compiled.signature())
         .map_err(|error| refuse(LoadState::Compiled, error.to_string()))?;
     reached(LoadState::Compiled);
-    golden::check(manifest, &contract, &*compiled)
-        .map_err(|reason| refuse(LoadState::Checked, reason))?;
+    golden::check(&compiled, &contract, &manifest.checks)
+        .map_err(|error| refuse(LoadState::Checked, error.to_string()))?;
     reached(LoadState::Checked);
     // The runtime ran it on zeros while it compiled.
     reached(LoadState::WarmedUp);

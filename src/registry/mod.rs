@@ -24,7 +24,6 @@ mod deployment_log;
 mod error;
 mod fetch;
 mod fleet;
-mod golden;
 mod lifecycle;
 mod loader;
 mod logs;

@@ -155,6 +155,7 @@ impl Turn<'_> {
         loaded: Loaded,
         took: Option<Duration>,
     ) {
+        let runtime = loaded.compiled.info().runtime;
         let serving = Arc::new(ServingModel {
             model: self.model.clone(),
             version: candidate.version.clone(),
@@ -174,6 +175,7 @@ impl Turn<'_> {
             digest,
             revision: candidate.revision,
             previous,
+            runtime,
             took,
         }));
     }
@@ -192,6 +194,7 @@ impl Turn<'_> {
             version: candidate.version.clone(),
             state: LoadState::Announced,
             since: self.now,
+            reached_at: self.now,
             cancelled: Arc::clone(&cancelled),
         });
         self.effects.push(Effect::Load(LoadJob {

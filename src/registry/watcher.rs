@@ -109,7 +109,7 @@ pub(super) fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
 }
 
 enum Message {
-    Reached(ModelName, i64, LoadState),
+    Reached(ModelName, i64, LoadState, Instant),
     Ended(Box<LoadJob>, Box<Result<Loaded, LoadFailure>>),
 }
 
@@ -302,8 +302,11 @@ impl Task {
     fn hear(&mut self) {
         loop {
             match self.messages.try_recv() {
-                Ok(Message::Reached(model, revision, state)) => {
-                    self.control.load_reached(&model, revision, state);
+                Ok(Message::Reached(model, revision, state, at)) => {
+                    let event = self.control.load_reached(&model, revision, state, at);
+                    if let Some(event) = event {
+                        self.tell(&event);
+                    }
                 }
                 Ok(Message::Ended(job, result)) => {
                     let event = self.control.load_ended(&job, *result, Instant::now());
@@ -348,6 +351,15 @@ impl Task {
                 let ms = took.map(|took| took.as_millis());
                 tracing::info!(%model, %version, revision, previous, ms, "serves");
             }
+            ControlEvent::Reached {
+                model,
+                version,
+                state,
+                took,
+            } => {
+                let ms = took.as_millis();
+                tracing::debug!(%model, %version, %state, ms, "loading");
+            }
             ControlEvent::Retired { model, version } => {
                 tracing::info!(%model, %version, "undeployed: no longer serves");
             }
@@ -381,7 +393,12 @@ fn run_load(loader: &dyn Loader, job: LoadJob, sender: &SyncSender<Message>) {
             let model = job.manifest.model.clone();
             // Nobody listens once the watcher has stopped.
             sender
-                .send(Message::Reached(model, job.revision, reached))
+                .send(Message::Reached(
+                    model,
+                    job.revision,
+                    reached,
+                    Instant::now(),
+                ))
                 .ok();
         })
     }));
