@@ -1,5 +1,15 @@
 //! Holds the architecture: imports run downwards, siblings never import each other, rdkafka is
 //! seen in `kafka/` only and tract in `runtime/` only, unsafe code in one file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code: a panic is how a test reports"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,7 +46,13 @@ fn sources() -> Vec<(String, PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let inside = path.strip_prefix(&root).unwrap().to_path_buf();
-                let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+                let first = inside
+                    .components()
+                    .next()
+                    .unwrap()
+                    .as_os_str()
+                    .to_str()
+                    .unwrap();
                 let part = first.trim_end_matches(".rs").to_owned();
                 found.push((part, inside, std::fs::read_to_string(&path).unwrap()));
             }
@@ -49,7 +65,10 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 /// The lines of a source that are neither comments nor its tests.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The parts that a source names by `crate::`.
@@ -60,8 +79,10 @@ fn imports(code: &str) -> BTreeSet<String> {
             continue;
         }
         let rest = &code[at + "crate::".len()..];
-        let name: String =
-            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let name: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
         if name.chars().next().is_some_and(char::is_lowercase) {
             parts.insert(name);
         }
@@ -94,7 +115,11 @@ fn imports_run_downwards() {
 
 #[test]
 fn each_foreign_world_has_one_door() {
-    let doors = [("rdkafka", "kafka"), ("tract_onnx", "runtime"), ("tract_", "runtime")];
+    let doors = [
+        ("rdkafka", "kafka"),
+        ("tract_onnx", "runtime"),
+        ("tract_", "runtime"),
+    ];
     let mut wrong = Vec::new();
     for (part, path, text) in sources() {
         let code = code(&text);
@@ -107,7 +132,9 @@ fn each_foreign_world_has_one_door() {
                 wrong.push(format!("{} uses {name}", path.display()));
             }
         }
-        let printing = ["println!(", "eprintln!(", "print!("].iter().any(|p| code.contains(p));
+        let printing = ["println!(", "eprintln!(", "print!("]
+            .iter()
+            .any(|p| code.contains(p));
         if printing && !["cli", "demo"].contains(&part.as_str()) {
             wrong.push(format!("{} prints", path.display()));
         }

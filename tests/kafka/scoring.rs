@@ -10,16 +10,22 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::support::Broker;
-use crate::support::trials::{TestResult, on_shared_broker};
 use crate::support::bin;
+use crate::support::trials::{TestResult, on_shared_broker};
 use crate::world::{PATIENCE, Read, World, events, header, models, predictions};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        on_shared_broker("scores_through_swaps_bit_for_bit", scores_through_swaps_bit_for_bit),
+        on_shared_broker(
+            "scores_through_swaps_bit_for_bit",
+            scores_through_swaps_bit_for_bit,
+        ),
         on_shared_broker("a_restart_loses_nothing", a_restart_loses_nothing),
         on_shared_broker("two_instances_share_the_partitions", two_instances_share),
-        on_shared_broker("keys_headers_and_timestamps_travel", keys_headers_and_timestamps_travel),
+        on_shared_broker(
+            "keys_headers_and_timestamps_travel",
+            keys_headers_and_timestamps_travel,
+        ),
         on_shared_broker("no_model_no_consumption", no_model_no_consumption),
     ]
 }
@@ -42,7 +48,10 @@ fn offline(flights: &str, events: &[Vec<u8>]) -> Vec<Value> {
     writer.join().unwrap().unwrap();
     assert!(out.status.success());
     let text = String::from_utf8(out.stdout).unwrap();
-    let outputs: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let outputs: Vec<Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert_eq!(outputs.len(), events.len());
     outputs
 }
@@ -55,8 +64,14 @@ fn assert_complete(read: &[Read], produced: &BTreeMap<i32, i64>) {
     }
     for (partition, count) in produced {
         let offsets = seen.get(partition).cloned().unwrap_or_default();
-        let missing: Vec<i64> = (0..*count).filter(|o| !offsets.contains(o)).take(5).collect();
-        assert!(missing.is_empty(), "partition {partition}: no prediction for {missing:?}");
+        let missing: Vec<i64> = (0..*count)
+            .filter(|o| !offsets.contains(o))
+            .take(5)
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "partition {partition}: no prediction for {missing:?}"
+        );
         assert_eq!(offsets.len() as i64, *count, "partition {partition}");
     }
 }
@@ -90,7 +105,8 @@ fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
     let second = world.deploy("2");
     send(EVENTS / 3, 2 * EVENTS / 3);
     tail.until_that("version 2 serves", PATIENCE, |r| {
-        r.last().is_some_and(|r| header(r, "model-version") == Some("2"))
+        r.last()
+            .is_some_and(|r| header(r, "model-version") == Some("2"))
     });
     let third = world.deploy("1");
     send(2 * EVENTS / 3, EVENTS);
@@ -108,7 +124,11 @@ fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
     let mut scored: BTreeMap<i64, usize> = BTreeMap::new();
     for one in &read {
         let event = (one.offset as usize * 4 + one.partition as usize) % sample.len();
-        let expected = if one.version == "1" { &v1[event] } else { &v2[event] };
+        let expected = if one.version == "1" {
+            &v1[event]
+        } else {
+            &v2[event]
+        };
         assert_eq!(one.value["outputs"], expected["outputs"], "{}", one.value);
         assert_eq!(one.value["include"], expected["include"]);
         let before = revisions.insert(one.partition, one.revision).unwrap_or(-1);
@@ -116,7 +136,10 @@ fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
         *scored.entry(one.revision).or_default() += 1;
     }
     assert_eq!(scored.len(), 3, "each deployment has scored: {scored:?}");
-    assert!(scored.contains_key(&second) && scored.contains_key(&third), "{scored:?}");
+    assert!(
+        scored.contains_key(&second) && scored.contains_key(&third),
+        "{scored:?}"
+    );
     Ok(())
 }
 
@@ -130,7 +153,11 @@ fn a_restart_loses_nothing(broker: &'static Broker) -> TestResult {
     let mut sent = 0;
     let mut send = |count: usize| {
         world.produce((sent..sent + count).map(|i| {
-            ((i % 2) as i32, None, Some(sample[i % sample.len()].as_slice()))
+            (
+                (i % 2) as i32,
+                None,
+                Some(sample[i % sample.len()].as_slice()),
+            )
         }));
         sent += count;
         sent
@@ -152,7 +179,10 @@ fn a_restart_loses_nothing(broker: &'static Broker) -> TestResult {
     let produced: BTreeMap<i32, i64> = (0..2).map(|p| (p, all as i64 / 2)).collect();
     let distinct = |records: &[swapstream::record::OwnedRecord]| {
         let read = predictions(records);
-        read.iter().map(|r| (r.partition, r.offset)).collect::<BTreeSet<_>>().len()
+        read.iter()
+            .map(|r| (r.partition, r.offset))
+            .collect::<BTreeSet<_>>()
+            .len()
     };
     let mut checked = 0;
     tail.until_that("all inputs have predictions", PATIENCE, |records| {
@@ -166,7 +196,10 @@ fn a_restart_loses_nothing(broker: &'static Broker) -> TestResult {
     tail.settle();
     let read = predictions(&tail.records);
     assert_complete(&read, &produced);
-    assert!(read.iter().all(|one| one.version == "2"), "a restart serves what was deployed");
+    assert!(
+        read.iter().all(|one| one.version == "2"),
+        "a restart serves what was deployed"
+    );
     Ok(())
 }
 
@@ -179,7 +212,10 @@ fn two_instances_share(broker: &'static Broker) -> TestResult {
     let second = world.start_ready("b");
     let partitions = |instance: &crate::world::Instance| {
         let metrics = instance.metrics();
-        metrics.lines().filter(|l| l.starts_with("swapstream_consumer_lag_records{")).count()
+        metrics
+            .lines()
+            .filter(|l| l.starts_with("swapstream_consumer_lag_records{"))
+            .count()
     };
     crate::support::eventually("both instances have partitions", PATIENCE, || {
         match (partitions(&first), partitions(&second)) {
@@ -189,7 +225,11 @@ fn two_instances_share(broker: &'static Broker) -> TestResult {
     });
     let send = |from: usize, to: usize| {
         world.produce((from..to).map(|i| {
-            ((i % 4) as i32, None, Some(sample[i % sample.len()].as_slice()))
+            (
+                (i % 4) as i32,
+                None,
+                Some(sample[i % sample.len()].as_slice()),
+            )
         }));
     };
     let mut tail = world.tail(&world.output());
@@ -199,7 +239,11 @@ fn two_instances_share(broker: &'static Broker) -> TestResult {
     send(20_000, 24_000);
     tail.until(24_000, Duration::from_secs(30));
     tail.settle();
-    assert_eq!(tail.records.len(), 24_000, "an orderly hand-over repeats nothing");
+    assert_eq!(
+        tail.records.len(),
+        24_000,
+        "an orderly hand-over repeats nothing"
+    );
     assert_eq!(partitions(&first), 4);
     let read = predictions(&tail.records);
     assert_in_order(&read);
@@ -215,20 +259,39 @@ fn keys_headers_and_timestamps_travel(broker: &'static Broker) -> TestResult {
     let sample = events();
     let headers = vec![
         swapstream::record::Header::text("traceparent", "00-abc-def-01"),
-        swapstream::record::Header { key: "empty".into(), value: None },
+        swapstream::record::Header {
+            key: "empty".into(),
+            value: None,
+        },
         swapstream::record::Header::text("traceparent", "twice"),
     ];
     world.produce_with_headers([(2, Some(&b"UA1"[..]), Some(sample[0].as_slice()), headers)]);
     let out = world.read(&world.output(), 1);
     instance.stop();
     let record = &out[0];
-    assert_eq!((record.partition, record.key.as_deref()), (2, Some(&b"UA1"[..])));
+    assert_eq!(
+        (record.partition, record.key.as_deref()),
+        (2, Some(&b"UA1"[..]))
+    );
     assert_eq!(header(record, "model-name"), Some("late-arrival"));
     assert_eq!(header(record, "model-version"), Some("2"));
-    assert!(header(record, "model-digest").unwrap().starts_with("sha256:"));
-    let traces: Vec<_> = record.headers.iter().filter(|h| h.key == "traceparent").collect();
+    assert!(
+        header(record, "model-digest")
+            .unwrap()
+            .starts_with("sha256:")
+    );
+    let traces: Vec<_> = record
+        .headers
+        .iter()
+        .filter(|h| h.key == "traceparent")
+        .collect();
     assert_eq!(traces.len(), 2);
-    assert!(record.headers.iter().any(|h| h.key == "empty" && h.value.is_none()));
+    assert!(
+        record
+            .headers
+            .iter()
+            .any(|h| h.key == "empty" && h.value.is_none())
+    );
     let value: Value = serde_json::from_slice(record.value.as_ref().unwrap())?;
     assert_eq!(value["revision"], revision);
     assert_eq!(value["input"]["timestamp"].as_i64(), record.timestamp);
@@ -243,28 +306,38 @@ fn no_model_no_consumption(broker: &'static Broker) -> TestResult {
     world.publish("v1", "1").ok();
     let sample = events();
     let send = |count: usize| {
-        world.produce(sample.iter().take(count).map(|e| (0, None, Some(e.as_slice()))));
+        world.produce(
+            sample
+                .iter()
+                .take(count)
+                .map(|e| (0, None, Some(e.as_slice()))),
+        );
     };
     send(10);
     let instance = world.start("a");
     // Registry topics are there, nothing is deployed: not ready, and why.
-    let reason = crate::support::eventually("the reason is told", PATIENCE, || {
-        match instance.ready() {
+    let reason =
+        crate::support::eventually("the reason is told", PATIENCE, || match instance.ready() {
             Err(body) if body.contains("nothing is deployed") => Ok(body),
             other => Err(format!("{other:?}")),
-        }
-    });
+        });
     assert!(reason.contains("late-arrival"), "{reason}");
     world.deploy("1");
     instance.wait_ready();
     let mut tail = world.tail(&world.output());
     tail.until(10, PATIENCE);
-    let done = world.run(&["model", "undeploy", "late-arrival", "--output", "json"]).ok();
+    let done = world
+        .run(&["model", "undeploy", "late-arrival", "--output", "json"])
+        .ok();
     assert_eq!(done.json()["model"], "late-arrival");
     crate::support::eventually("the workers have left", PATIENCE, || {
         let metrics = instance.metrics();
         let wanted = r#"swapstream_workers{state="waiting_for_model",stream="flights"} 1"#;
-        if metrics.contains(wanted) { Ok(()) } else { Err(metrics) }
+        if metrics.contains(wanted) {
+            Ok(())
+        } else {
+            Err(metrics)
+        }
     });
     assert!(instance.ready().is_err());
     send(10);

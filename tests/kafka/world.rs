@@ -78,10 +78,14 @@ impl World {
         };
         let admin = Admin::new(&world.kafka).unwrap();
         let big = [("max.message.bytes", "12000000")];
-        for (topic, config) in
-            [(world.input(), &big[..]), (world.output(), &[]), (world.dead_letters(), &[])]
-        {
-            admin.create_topic(&topic, partitions, config, PATIENCE).unwrap();
+        for (topic, config) in [
+            (world.input(), &big[..]),
+            (world.output(), &[]),
+            (world.dead_letters(), &[]),
+        ] {
+            admin
+                .create_topic(&topic, partitions, config, PATIENCE)
+                .unwrap();
         }
         world
     }
@@ -148,7 +152,11 @@ include = ["flight_id"]
     pub fn run(&self, args: &[&str]) -> Done {
         let config = self.config("cli");
         let mut command = Command::new(bin());
-        command.arg("-c").arg(config).args(args).stdin(Stdio::null());
+        command
+            .arg("-c")
+            .arg(config)
+            .args(args)
+            .stdin(Stdio::null());
         let out = command.output().unwrap();
         Done {
             code: out.status.code().unwrap_or(-1),
@@ -166,7 +174,15 @@ include = ["flight_id"]
     }
 
     pub fn publish_file(&self, file: &str, more: &[&str], model: &str, version: &str) -> Done {
-        let mut args = vec!["model", "publish", file, "--model", model, "--version", version];
+        let mut args = vec![
+            "model",
+            "publish",
+            file,
+            "--model",
+            model,
+            "--version",
+            version,
+        ];
         args.extend(more);
         args.extend(["--output", "json"]);
         self.run(&args)
@@ -174,16 +190,29 @@ include = ["flight_id"]
 
     pub fn deploy(&self, version: &str) -> i64 {
         let done = self
-            .run(&["model", "deploy", "late-arrival", version, "--output", "json"])
+            .run(&[
+                "model",
+                "deploy",
+                "late-arrival",
+                version,
+                "--output",
+                "json",
+            ])
             .ok();
-        done.json()["revision"].as_i64().unwrap_or_else(|| panic!("{done:?}"))
+        done.json()["revision"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("{done:?}"))
     }
 
     /// Starts an instance; does not wait until it is ready.
     pub fn start(&self, instance: &str) -> Instance {
         let config = self.config(instance);
         let mut command = Command::new(bin());
-        command.arg("-c").arg(config).arg("run").env("RUST_LOG", "info,swapstream=debug");
+        command
+            .arg("-c")
+            .arg(config)
+            .arg("run")
+            .env("RUST_LOG", "info,swapstream=debug");
         let process = Process::spawn(&mut command);
         let line = process.wait_for_line("listens on http://", PATIENCE);
         let http = line.rsplit("http://").next().unwrap().trim().to_owned();
@@ -209,14 +238,19 @@ include = ["flight_id"]
         &self,
         records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
     ) {
-        let limits = RecordLimits { record: 12_000_000, batch: 1_000_000 };
+        let limits = RecordLimits {
+            record: 12_000_000,
+            batch: 1_000_000,
+        };
         let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
         let producer = Producer::new(&self.kafka, memory, limits).unwrap();
         let input = self.input();
         for (partition, key, value, headers) in records {
-            let headers = headers.iter().fold(RecordHeaders::new(headers.len()), |all, header| {
-                all.with(&header.key, header.value.as_deref())
-            });
+            let headers = headers
+                .iter()
+                .fold(RecordHeaders::new(headers.len()), |all, header| {
+                    all.with(&header.key, header.value.as_deref())
+                });
             let mut record = OutgoingRecord {
                 topic: &input,
                 partition: Some(partition),
@@ -251,12 +285,17 @@ include = ["flight_id"]
     /// Follows `topic`.
     pub fn tail(&self, topic: &str) -> Tail {
         let topics = [(topic.to_owned(), self.partitions)];
-        Tail { reader: TopicReader::open(&self.kafka, &topics).unwrap(), records: Vec::new() }
+        Tail {
+            reader: TopicReader::open(&self.kafka, &topics).unwrap(),
+            records: Vec::new(),
+        }
     }
 
     /// The status of the model as `model status --output json` gives it.
     pub fn status(&self) -> Value {
-        self.run(&["model", "status", "late-arrival", "--output", "json"]).ok().json()
+        self.run(&["model", "status", "late-arrival", "--output", "json"])
+            .ok()
+            .json()
     }
 }
 
@@ -281,7 +320,9 @@ impl Tail {
     }
 
     pub fn until(&mut self, count: usize, deadline: Duration) {
-        self.until_that(&format!("{count} records"), deadline, |records| records.len() >= count);
+        self.until_that(&format!("{count} records"), deadline, |records| {
+            records.len() >= count
+        });
     }
 
     pub fn until_that(
@@ -321,7 +362,10 @@ impl Instance {
     pub fn ready(&self) -> Result<(), String> {
         match try_http_get(&self.http, "/readyz")? {
             (200, _) => Ok(()),
-            (_, body) => Err(format!("{body}\n{}", self.process.stderr_lines().join("\n"))),
+            (_, body) => Err(format!(
+                "{body}\n{}",
+                self.process.stderr_lines().join("\n")
+            )),
         }
     }
 
@@ -372,8 +416,13 @@ pub fn events() -> Vec<Vec<u8>> {
     use std::io::Read;
     let file = std::fs::File::open(models().join("events.jsonl.gz")).unwrap();
     let mut text = Vec::new();
-    flate2::read::GzDecoder::new(file).read_to_end(&mut text).unwrap();
-    text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec).collect()
+    flate2::read::GzDecoder::new(file)
+        .read_to_end(&mut text)
+        .unwrap();
+    text.split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// A header's text.
