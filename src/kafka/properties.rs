@@ -172,7 +172,7 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.wait.max.ms", "100");
+        .set("fetch.wait.max.ms", "50");
     config
 }
 
