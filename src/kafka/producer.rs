@@ -4,13 +4,11 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
 
 /// Headers of an outgoing record.
@@ -71,15 +69,7 @@ struct Context {
     delivered: Mutex<Delivered>,
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ErrorKind, KafkaError, KafkaSettings, properties};
 use crate::record::{Header, OutRecord};
 
@@ -36,15 +34,7 @@ struct Context {
     delivered: Mutex<BTreeMap<usize, Result<Delivery, ClientError>>>,
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;

@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, ffi, properties};
 use crate::record::{NextOffset, Origin, TopicPartition};
 
@@ -147,15 +146,7 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ConsumerContext for Context {
     fn rebalance(
