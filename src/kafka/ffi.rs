@@ -13,7 +13,7 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::record::{Header, OwnedRecord};
+use crate::record::{Header, OwnedRecord, TopicPartition};
 
 /// What [`poll_log`] gives.
 pub(super) enum LogPoll {
@@ -21,7 +21,7 @@ pub(super) enum LogPoll {
     Record(OwnedRecord),
     /// The end of the partition; the offset of the next record, control records counted. The
     /// crate's own poll drops this offset.
-    EndOfPartition(i64),
+    EndOfPartition(TopicPartition, i64),
     /// An error.
     Error(RDKafkaErrorCode),
 }
@@ -33,7 +33,7 @@ pub(super) fn poll_log<C: ConsumerContext>(
 ) -> Option<LogPoll> {
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client outlives the call; the message is ours until it is destroyed below, and
-    // everything is copied out of it before.
+    // everything is copied out of it before; records and ends of partitions name their topic.
     unsafe {
         let message = sys::rd_kafka_consumer_poll(consumer.client().native_ptr(), millis);
         let raw = message.as_ref()?;
@@ -42,7 +42,9 @@ pub(super) fn poll_log<C: ConsumerContext>(
                 LogPoll::Record(copy_message(message, raw))
             }
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                LogPoll::EndOfPartition(raw.offset)
+                let topic = CStr::from_ptr(sys::rd_kafka_topic_name(raw.rkt)).to_string_lossy();
+                let partition = TopicPartition::new(topic.as_ref(), raw.partition);
+                LogPoll::EndOfPartition(partition, raw.offset)
             }
             error => LogPoll::Error(error.into()),
         };

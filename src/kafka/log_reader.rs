@@ -136,7 +136,7 @@ impl LogReader {
         match ffi::poll_log(&self.consumer, timeout) {
             None => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),
-            Some(LogPoll::EndOfPartition(next)) => Ok(LogEvent::EndOfLog { next }),
+            Some(LogPoll::EndOfPartition(_, next)) => Ok(LogEvent::EndOfLog { next }),
             Some(LogPoll::Error(code)) => {
                 Err(self.error("reading", &ClientError::MessageConsumption(code)))
             }

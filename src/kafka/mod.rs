@@ -15,6 +15,7 @@ mod properties;
 mod publisher;
 mod settings;
 mod source;
+mod topic_reader;
 
 pub use admin::{Admin, Created, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
@@ -25,3 +26,4 @@ pub use properties::{ClientMemory, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{DEFAULT_KAFKA_MEMORY, KafkaSettings, RESERVED_PROPERTIES, SECRET_PROPERTIES};
 pub use source::{Committed, InputRecord, Polled, Position, Source};
+pub use topic_reader::{TopicEvent, TopicReader};

@@ -176,6 +176,17 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
     config
 }
 
+/// A reader of all partitions of some topics, outside any group.
+pub(super) fn topic_reader(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = log_reader(kafka);
+    config.set("queued.max.messages.kbytes", "16384");
+    // Unlike a log reader it may be asked to be quick.
+    if let Some(wait) = kafka.client.get("fetch.wait.max.ms") {
+        config.set("fetch.wait.max.ms", wait);
+    }
+    config
+}
+
 /// An administrator.
 pub(super) fn admin(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka, "admin");
