@@ -50,7 +50,9 @@ fn observe(event: &ControlEvent, of: &mut dyn FnMut(&ModelName) -> ModelMetrics)
             metrics.set_served(None);
         }
         ControlEvent::Refused { model, .. } => of(model).swaps.inc(SwapOutcome::Refused),
-        ControlEvent::Reached { model, state, took } => {
+        ControlEvent::Reached {
+            model, state, took, ..
+        } => {
             if let Some(stage) = stage_before(*state) {
                 of(model).loaded(stage, took.as_secs_f64());
             }

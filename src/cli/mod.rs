@@ -3,10 +3,9 @@
 //! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration.
 
 mod config;
-
 mod draft;
 mod inspect;
-
+mod model;
 mod run;
 mod score;
 mod terminal;
@@ -39,6 +38,8 @@ struct Cli {
 enum Command {
     /// Run the service: score the configured streams, follow the deployments.
     Run,
+    /// Publish, deploy and look at models.
+    Model(model::ModelArgs),
     /// Score events from stdin to stdout, exactly as the service would.
     Score(score::ScoreArgs),
     /// Check the configuration, or print an example.
@@ -78,6 +79,7 @@ pub fn main() -> ExitCode {
     let config = cli.config.as_deref();
     let done = match cli.command {
         Command::Run => run::run(config),
+        Command::Model(args) => model::run(args, config),
         Command::Score(args) => score::run(&args),
         Command::Config(args) => config::run(&args, config),
     };

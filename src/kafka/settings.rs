@@ -1,9 +1,10 @@
 //! How to reach Kafka.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Connection settings, shared by every client of the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaSettings {
     /// `host:port`, comma-separated.
     pub bootstrap_servers: String,
@@ -12,6 +13,17 @@ pub struct KafkaSettings {
     pub client: BTreeMap<String, String>,
     /// What all clients of the process may buffer together, in bytes.
     pub memory: u64,
+}
+
+/// Values may be secrets, whatever their name: only the names are shown.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("client", &self.client.keys().collect::<Vec<_>>())
+            .field("memory", &self.memory)
+            .finish()
+    }
 }
 
 /// Default of `limits.kafka_memory`: 128 MiB.

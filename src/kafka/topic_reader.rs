@@ -67,13 +67,19 @@ impl TopicReader {
                 .map_err(|error| failed(&error))?;
         }
         consumer.assign(&list).map_err(|error| failed(&error))?;
-        Ok(Self { consumer, topics: names, partitions })
+        Ok(Self {
+            consumer,
+            topics: names,
+            partitions,
+        })
     }
 
     /// Where each partition ends now: the offset after its last committed record.
     pub fn ends(&self, timeout: Duration) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
         let end = |tp: &TopicPartition| {
-            let watermarks = self.consumer.fetch_watermarks(&tp.topic, tp.partition, timeout);
+            let watermarks = self
+                .consumer
+                .fetch_watermarks(&tp.topic, tp.partition, timeout);
             let (_, end) = watermarks.map_err(|error| {
                 let context = format!("asking for the end of partition {tp}");
                 KafkaError::client(context, &error).with_cause(self.consumer.context().last_error())
@@ -93,12 +99,18 @@ impl TopicReader {
             Some(LogPoll::Record(record)) => Ok(TopicEvent::Record(record)),
             Some(LogPoll::EndOfPartition(tp, next)) => {
                 let (topic, partition) = (tp.topic.to_string(), tp.partition);
-                Ok(TopicEvent::EndOfPartition { topic, partition, next })
+                Ok(TopicEvent::EndOfPartition {
+                    topic,
+                    partition,
+                    next,
+                })
             }
             Some(LogPoll::Error(code)) => {
                 let context = format!("reading topics {}", self.topics.join(", "));
-                Err(KafkaError::client(context, &ClientError::MessageConsumption(code))
-                    .with_cause(self.consumer.context().last_error()))
+                Err(
+                    KafkaError::client(context, &ClientError::MessageConsumption(code))
+                        .with_cause(self.consumer.context().last_error()),
+                )
             }
         }
     }

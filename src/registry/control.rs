@@ -37,13 +37,15 @@ pub enum ControlEvent {
         /// How long the load took; `None`: the same bytes served before.
         took: Option<Duration>,
     },
-    /// A load has come one state further.
+    /// A load has reached a state.
     Reached {
         /// The model.
         model: ModelName,
-        /// The state that it reached.
+        /// The version.
+        version: Version,
+        /// The state.
         state: LoadState,
-        /// How long that took.
+        /// Time since the state before.
         took: Duration,
     },
     /// Nothing serves any more.
@@ -96,7 +98,7 @@ pub(super) struct Loading {
     pub(super) version: Version,
     pub(super) state: LoadState,
     pub(super) since: Instant,
-    pub(super) state_since: Instant,
+    pub(super) reached_at: Instant,
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -170,7 +172,7 @@ impl Control {
         }
     }
 
-    /// A load has come so far.
+    /// A load has come so far, at this moment.
     pub(super) fn load_reached(
         &mut self,
         model: &ModelName,
@@ -178,15 +180,14 @@ impl Control {
         state: LoadState,
         at: Instant,
     ) -> Option<ControlEvent> {
-        let loading = self.models.get_mut(model)?.loading.as_mut()?;
-        if loading.revision != revision {
-            return None;
-        }
-        let took = at.saturating_duration_since(loading.state_since);
+        let loading = self.models.get_mut(model)?.loading.as_mut();
+        let loading = loading.filter(|loading| loading.revision == revision)?;
+        let took = at.saturating_duration_since(loading.reached_at);
         loading.state = state;
-        loading.state_since = at;
+        loading.reached_at = at;
         Some(ControlEvent::Reached {
             model: model.clone(),
+            version: loading.version.clone(),
             state,
             took,
         })

@@ -299,12 +299,13 @@ fn versions_are_swapped_refused_and_retired() {
     let events = rig.events.lock().unwrap();
     let kinds: Vec<&str> = events
         .iter()
-        .filter_map(|event| match event {
-            ControlEvent::Activated { .. } => Some("activated"),
-            ControlEvent::Retired { .. } => Some("retired"),
-            ControlEvent::Refused { .. } => Some("refused"),
-            ControlEvent::Retrying { .. } => Some("retrying"),
-            ControlEvent::Reached { .. } => None,
+        .filter(|event| !matches!(event, ControlEvent::Reached { .. }))
+        .map(|event| match event {
+            ControlEvent::Activated { .. } => "activated",
+            ControlEvent::Retired { .. } => "retired",
+            ControlEvent::Refused { .. } => "refused",
+            ControlEvent::Retrying { .. } => "retrying",
+            ControlEvent::Reached { .. } => "reached",
         })
         .collect();
     assert_eq!(
@@ -391,9 +392,10 @@ fn a_superseded_load_is_abandoned_and_following_goes_on_meanwhile() {
     rig.gate.send(()).unwrap();
     rig.until_served("2", 1);
     let events = rig.events.lock().unwrap();
-    let activated = |event: &&ControlEvent| matches!(event, ControlEvent::Activated { .. });
-    let count = events.iter().filter(activated).count();
-    assert_eq!(count, 1, "the superseded version never served");
+    let activated = events
+        .iter()
+        .filter(|e| matches!(e, ControlEvent::Activated { .. }));
+    assert_eq!(activated.count(), 1, "the superseded version never served");
 }
 
 #[test]

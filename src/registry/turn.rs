@@ -155,6 +155,7 @@ impl Turn<'_> {
         loaded: Loaded,
         took: Option<Duration>,
     ) {
+        let runtime = loaded.compiled.info().runtime;
         let serving = Arc::new(ServingModel {
             model: self.model.clone(),
             version: candidate.version.clone(),
@@ -163,7 +164,6 @@ impl Turn<'_> {
             contract: loaded.contract,
             compiled: loaded.compiled,
         });
-        let runtime = serving.compiled.info().runtime;
         let previous = progress
             .serving
             .replace(serving)
@@ -194,7 +194,7 @@ impl Turn<'_> {
             version: candidate.version.clone(),
             state: LoadState::Announced,
             since: self.now,
-            state_since: self.now,
+            reached_at: self.now,
             cancelled: Arc::clone(&cancelled),
         });
         self.effects.push(Effect::Load(LoadJob {

@@ -303,7 +303,8 @@ impl Task {
         loop {
             match self.messages.try_recv() {
                 Ok(Message::Reached(model, revision, state, at)) => {
-                    if let Some(event) = self.control.load_reached(&model, revision, state, at) {
+                    let event = self.control.load_reached(&model, revision, state, at);
+                    if let Some(event) = event {
                         self.tell(&event);
                     }
                 }
@@ -350,6 +351,15 @@ impl Task {
                 let ms = took.map(|took| took.as_millis());
                 tracing::info!(%model, %version, revision, previous, ms, "serves");
             }
+            ControlEvent::Reached {
+                model,
+                version,
+                state,
+                took,
+            } => {
+                let ms = took.as_millis();
+                tracing::debug!(%model, %version, %state, ms, "loading");
+            }
             ControlEvent::Retired { model, version } => {
                 tracing::info!(%model, %version, "undeployed: no longer serves");
             }
@@ -369,10 +379,6 @@ impl Task {
             } => {
                 let attempt = failure.attempts;
                 tracing::warn!(%model, %version, attempt, "load failed, trying again: {}", failure.reason);
-            }
-            ControlEvent::Reached { model, state, took } => {
-                let ms = took.as_millis();
-                tracing::debug!(%model, %state, ms, "load goes on");
             }
         }
         (self.parts.observer)(event);

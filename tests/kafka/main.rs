@@ -1,0 +1,25 @@
+//! Everything that needs Apache Kafka: one target, so that one broker serves all its tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code: a panic is how a test reports"
+)]
+
+mod scoring;
+mod world;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    trials.extend(scoring::trials());
+    support::trials::run(trials)
+}

@@ -1,0 +1,354 @@
+//! Scoring a stream: every input once, in order, with the bits that `score` gives, through swaps
+//! and restarts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::support::Broker;
+use crate::support::bin;
+use crate::support::trials::{TestResult, on_shared_broker};
+use crate::world::{PATIENCE, Read, World, events, header, models, predictions};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        on_shared_broker(
+            "scores_through_swaps_bit_for_bit",
+            scores_through_swaps_bit_for_bit,
+        ),
+        on_shared_broker("a_restart_loses_nothing", a_restart_loses_nothing),
+        on_shared_broker("two_instances_share_the_partitions", two_instances_share),
+        on_shared_broker(
+            "keys_headers_and_timestamps_travel",
+            keys_headers_and_timestamps_travel,
+        ),
+        on_shared_broker("no_model_no_consumption", no_model_no_consumption),
+    ]
+}
+
+/// Outputs of `swapstream score` for `events`, as text.
+fn offline(flights: &str, events: &[Vec<u8>]) -> Vec<Value> {
+    let mut child = Command::new(bin())
+        .args(["score", "--strict", "--include", "flight_id", "--model"])
+        .arg(models().join(format!("{flights}.onnx")))
+        .arg("--manifest")
+        .arg(models().join(format!("{flights}.toml")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let text = events.join(&b'\n');
+    let writer = std::thread::spawn(move || stdin.write_all(&text));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(out.status.success());
+    let text = String::from_utf8(out.stdout).unwrap();
+    let outputs: Vec<Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(outputs.len(), events.len());
+    outputs
+}
+
+/// Checks that predictions come in input order in each partition, each input at least once.
+fn assert_complete(read: &[Read], produced: &BTreeMap<i32, i64>) {
+    let mut seen: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
+    for one in read {
+        seen.entry(one.partition).or_default().insert(one.offset);
+    }
+    for (partition, count) in produced {
+        let offsets = seen.get(partition).cloned().unwrap_or_default();
+        let missing: Vec<i64> = (0..*count)
+            .filter(|o| !offsets.contains(o))
+            .take(5)
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "partition {partition}: no prediction for {missing:?}"
+        );
+        assert_eq!(offsets.len() as i64, *count, "partition {partition}");
+    }
+}
+
+fn assert_in_order(read: &[Read]) {
+    let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+    for one in read {
+        let before = last.insert(one.partition, one.offset).unwrap_or(-1);
+        assert_eq!(before + 1, one.offset, "partition {}: order", one.partition);
+    }
+}
+
+fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
+    const EVENTS: usize = 200_000;
+    let mut world = World::new(broker, 4);
+    world.stream_extra = "workers = 2".to_owned();
+    world.publish("v1", "1").ok();
+    world.publish("v2", "2").ok();
+    world.deploy("1");
+    let sample = events();
+    let instance = world.start_ready("a");
+    let send = |from: usize, to: usize| {
+        world.produce((from..to).map(|i| {
+            let event = sample[i % sample.len()].as_slice();
+            ((i % 4) as i32, None, Some(event))
+        }));
+    };
+    let mut tail = world.tail(&world.output());
+    send(0, EVENTS / 3);
+    tail.until_that("version 1 serves", PATIENCE, |r| r.len() > 1000);
+    let second = world.deploy("2");
+    send(EVENTS / 3, 2 * EVENTS / 3);
+    tail.until_that("version 2 serves", PATIENCE, |r| {
+        r.last()
+            .is_some_and(|r| header(r, "model-version") == Some("2"))
+    });
+    let third = world.deploy("1");
+    send(2 * EVENTS / 3, EVENTS);
+    tail.until(EVENTS, PATIENCE);
+    tail.settle();
+    instance.stop();
+    assert_eq!(tail.records.len(), EVENTS, "each input exactly once");
+    let read = predictions(&tail.records);
+    let produced = (0..4).map(|p| (p, EVENTS as i64 / 4)).collect();
+    assert_complete(&read, &produced);
+    assert_in_order(&read);
+    // Each output is what the tagged version gives offline, bit for bit: the texts are equal.
+    let (v1, v2) = (offline("v1", &sample), offline("v2", &sample));
+    let mut revisions: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut scored: BTreeMap<i64, usize> = BTreeMap::new();
+    for one in &read {
+        let event = (one.offset as usize * 4 + one.partition as usize) % sample.len();
+        let expected = if one.version == "1" {
+            &v1[event]
+        } else {
+            &v2[event]
+        };
+        assert_eq!(one.value["outputs"], expected["outputs"], "{}", one.value);
+        assert_eq!(one.value["include"], expected["include"]);
+        let before = revisions.insert(one.partition, one.revision).unwrap_or(-1);
+        assert!(before <= one.revision, "revisions go forward");
+        *scored.entry(one.revision).or_default() += 1;
+    }
+    assert_eq!(scored.len(), 3, "each deployment has scored: {scored:?}");
+    assert!(
+        scored.contains_key(&second) && scored.contains_key(&third),
+        "{scored:?}"
+    );
+    Ok(())
+}
+
+fn a_restart_loses_nothing(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 2);
+    world.publish("v1", "1").ok();
+    world.publish("v2", "2").ok();
+    world.deploy("1");
+    world.deploy("2");
+    let sample = events();
+    let mut sent = 0;
+    let mut send = |count: usize| {
+        world.produce((sent..sent + count).map(|i| {
+            (
+                (i % 2) as i32,
+                None,
+                Some(sample[i % sample.len()].as_slice()),
+            )
+        }));
+        sent += count;
+        sent
+    };
+    let mut tail = world.tail(&world.output());
+    // SIGTERM in the middle of a backlog.
+    let first = world.start_ready("a");
+    send(30_000);
+    tail.until(5_000, PATIENCE);
+    first.stop();
+    // kill -9 in the middle of a backlog.
+    let mut second = world.start_ready("a");
+    let before = tail.records.len();
+    send(30_000);
+    tail.until(before + 5_000, PATIENCE);
+    second.process.kill9();
+    let third = world.start_ready("a");
+    let all = send(100);
+    let produced: BTreeMap<i32, i64> = (0..2).map(|p| (p, all as i64 / 2)).collect();
+    let distinct = |records: &[swapstream::record::OwnedRecord]| {
+        let read = predictions(records);
+        read.iter()
+            .map(|r| (r.partition, r.offset))
+            .collect::<BTreeSet<_>>()
+            .len()
+    };
+    let mut checked = 0;
+    tail.until_that("all inputs have predictions", PATIENCE, |records| {
+        if records.len() < all || records.len() == checked {
+            return false;
+        }
+        checked = records.len();
+        distinct(records) == all
+    });
+    third.stop();
+    tail.settle();
+    let read = predictions(&tail.records);
+    assert_complete(&read, &produced);
+    assert!(
+        read.iter().all(|one| one.version == "2"),
+        "a restart serves what was deployed"
+    );
+    Ok(())
+}
+
+fn two_instances_share(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 4);
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    let sample = events();
+    let first = world.start_ready("a");
+    let second = world.start_ready("b");
+    let partitions = |instance: &crate::world::Instance| {
+        let metrics = instance.metrics();
+        metrics
+            .lines()
+            .filter(|l| l.starts_with("swapstream_consumer_lag_records{"))
+            .count()
+    };
+    crate::support::eventually("both instances have partitions", PATIENCE, || {
+        match (partitions(&first), partitions(&second)) {
+            (2, 2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let send = |from: usize, to: usize| {
+        world.produce((from..to).map(|i| {
+            (
+                (i % 4) as i32,
+                None,
+                Some(sample[i % sample.len()].as_slice()),
+            )
+        }));
+    };
+    let mut tail = world.tail(&world.output());
+    send(0, 20_000);
+    tail.until(20_000, PATIENCE);
+    second.stop();
+    send(20_000, 24_000);
+    tail.until(24_000, Duration::from_secs(30));
+    tail.settle();
+    assert_eq!(
+        tail.records.len(),
+        24_000,
+        "an orderly hand-over repeats nothing"
+    );
+    assert_eq!(partitions(&first), 4);
+    let read = predictions(&tail.records);
+    assert_in_order(&read);
+    first.stop();
+    Ok(())
+}
+
+fn keys_headers_and_timestamps_travel(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 3);
+    world.publish("v2", "2").ok();
+    let revision = world.deploy("2");
+    let instance = world.start_ready("a");
+    let sample = events();
+    let headers = vec![
+        swapstream::record::Header::text("traceparent", "00-abc-def-01"),
+        swapstream::record::Header {
+            key: "empty".into(),
+            value: None,
+        },
+        swapstream::record::Header::text("traceparent", "twice"),
+    ];
+    world.produce_with_headers([(2, Some(&b"UA1"[..]), Some(sample[0].as_slice()), headers)]);
+    let out = world.read(&world.output(), 1);
+    instance.stop();
+    let record = &out[0];
+    assert_eq!(
+        (record.partition, record.key.as_deref()),
+        (2, Some(&b"UA1"[..]))
+    );
+    assert_eq!(header(record, "model-name"), Some("late-arrival"));
+    assert_eq!(header(record, "model-version"), Some("2"));
+    assert!(
+        header(record, "model-digest")
+            .unwrap()
+            .starts_with("sha256:")
+    );
+    let traces: Vec<_> = record
+        .headers
+        .iter()
+        .filter(|h| h.key == "traceparent")
+        .collect();
+    assert_eq!(traces.len(), 2);
+    assert!(
+        record
+            .headers
+            .iter()
+            .any(|h| h.key == "empty" && h.value.is_none())
+    );
+    let value: Value = serde_json::from_slice(record.value.as_ref().unwrap())?;
+    assert_eq!(value["revision"], revision);
+    assert_eq!(value["input"]["timestamp"].as_i64(), record.timestamp);
+    assert_eq!(value["schema"], "swapstream.prediction/v1");
+    let digest = value["digest"].as_str();
+    assert_eq!(digest, header(record, "model-digest"));
+    Ok(())
+}
+
+fn no_model_no_consumption(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    world.publish("v1", "1").ok();
+    let sample = events();
+    let send = |count: usize| {
+        world.produce(
+            sample
+                .iter()
+                .take(count)
+                .map(|e| (0, None, Some(e.as_slice()))),
+        );
+    };
+    send(10);
+    let instance = world.start("a");
+    // Registry topics are there, nothing is deployed: not ready, and why.
+    let reason =
+        crate::support::eventually("the reason is told", PATIENCE, || match instance.ready() {
+            Err(body) if body.contains("nothing is deployed") => Ok(body),
+            other => Err(format!("{other:?}")),
+        });
+    assert!(reason.contains("late-arrival"), "{reason}");
+    world.deploy("1");
+    instance.wait_ready();
+    let mut tail = world.tail(&world.output());
+    tail.until(10, PATIENCE);
+    let done = world
+        .run(&["model", "undeploy", "late-arrival", "--output", "json"])
+        .ok();
+    assert_eq!(done.json()["model"], "late-arrival");
+    crate::support::eventually("the workers have left", PATIENCE, || {
+        let metrics = instance.metrics();
+        let wanted = r#"swapstream_workers{state="waiting_for_model",stream="flights"} 1"#;
+        if metrics.contains(wanted) {
+            Ok(())
+        } else {
+            Err(metrics)
+        }
+    });
+    assert!(instance.ready().is_err());
+    send(10);
+    tail.settle();
+    assert_eq!(tail.records.len(), 10, "input waits while nothing serves");
+    world.deploy("1");
+    tail.until(20, PATIENCE);
+    tail.settle();
+    assert_eq!(tail.records.len(), 20);
+    let dead = world.tail(&world.dead_letters());
+    assert!(dead.records.is_empty());
+    instance.stop();
+    Ok(())
+}

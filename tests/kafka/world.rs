@@ -1,0 +1,432 @@
+//! One test's world on a broker: its topics, its configuration, its instances, its command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use swapstream::kafka::{
+    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
+    RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
+};
+use swapstream::record::{Header, OwnedRecord};
+use tempfile::TempDir;
+
+use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
+
+/// How long anything may take that only has to work.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A test's own topics and configuration.
+pub struct World {
+    pub kafka: KafkaSettings,
+    pub name: String,
+    pub partitions: i32,
+    dir: TempDir,
+    /// Lines that go into the `[streams.flights]` table.
+    pub stream_extra: String,
+    /// Lines that go at the end of the configuration.
+    pub extra: String,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The one JSON object on stdout.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.stdout.lines().count(), 1, "one line: {self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// A running instance.
+pub struct Instance {
+    pub process: Process,
+    pub http: String,
+}
+
+pub fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/flights")
+}
+
+impl World {
+    pub fn new(broker: &Broker, partitions: i32) -> Self {
+        let kafka = KafkaSettings {
+            bootstrap_servers: broker.bootstrap().to_owned(),
+            client: BTreeMap::new(),
+            memory: DEFAULT_KAFKA_MEMORY,
+        };
+        let world = Self {
+            kafka,
+            name: unique("t"),
+            partitions,
+            dir: tempfile::tempdir().unwrap(),
+            stream_extra: String::new(),
+            extra: String::new(),
+        };
+        let admin = Admin::new(&world.kafka).unwrap();
+        let big = [("max.message.bytes", "12000000")];
+        for (topic, config) in [
+            (world.input(), &big[..]),
+            (world.output(), &[]),
+            (world.dead_letters(), &[]),
+        ] {
+            admin
+                .create_topic(&topic, partitions, config, PATIENCE)
+                .unwrap();
+        }
+        world
+    }
+
+    pub fn input(&self) -> String {
+        format!("{}-in", self.name)
+    }
+    pub fn output(&self) -> String {
+        format!("{}-out", self.name)
+    }
+    pub fn dead_letters(&self) -> String {
+        format!("{}-dlq", self.name)
+    }
+    pub fn registry_topic(&self, kind: &str) -> String {
+        format!("{}-model-{kind}", self.name)
+    }
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the configuration of an instance and gives its path.
+    pub fn config(&self, instance: &str) -> PathBuf {
+        let path = self.path(&format!("{instance}.toml"));
+        let name = &self.name;
+        let text = format!(
+            r#"
+instance_id = "{instance}"
+shutdown_timeout = "20s"
+[kafka]
+bootstrap_servers = "{servers}"
+[kafka.client]
+"session.timeout.ms" = "6000"
+"heartbeat.interval.ms" = "500"
+[registry]
+versions_topic = "{name}-model-versions"
+artifacts_topic = "{name}-model-artifacts"
+deployments_topic = "{name}-model-deployments"
+status_topic = "{name}-model-status"
+heartbeat_interval = "1s"
+[http]
+listen = "127.0.0.1:0"
+[streams.flights]
+group_id = "{name}"
+input_topics = ["{input}"]
+output_topic = "{output}"
+dead_letter_topic = "{dlq}"
+model = "late-arrival"
+include = ["flight_id"]
+{stream_extra}
+{extra}
+"#,
+            servers = self.kafka.bootstrap_servers,
+            input = self.input(),
+            output = self.output(),
+            dlq = self.dead_letters(),
+            stream_extra = self.stream_extra,
+            extra = self.extra,
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Done {
+        let config = self.config("cli");
+        let mut command = Command::new(bin());
+        command
+            .arg("-c")
+            .arg(config)
+            .args(args)
+            .stdin(Stdio::null());
+        let out = command.output().unwrap();
+        Done {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(out.stdout).unwrap(),
+            stderr: String::from_utf8(out.stderr).unwrap(),
+        }
+    }
+
+    /// Publishes one of the flights models under `version`.
+    pub fn publish(&self, flights: &str, version: &str) -> Done {
+        let file = models().join(format!("{flights}.onnx"));
+        let manifest = models().join(format!("{flights}.toml"));
+        let (file, manifest) = (file.to_str().unwrap(), manifest.to_str().unwrap());
+        self.publish_file(file, &["--manifest", manifest], "late-arrival", version)
+    }
+
+    pub fn publish_file(&self, file: &str, more: &[&str], model: &str, version: &str) -> Done {
+        let mut args = vec![
+            "model",
+            "publish",
+            file,
+            "--model",
+            model,
+            "--version",
+            version,
+        ];
+        args.extend(more);
+        args.extend(["--output", "json"]);
+        self.run(&args)
+    }
+
+    pub fn deploy(&self, version: &str) -> i64 {
+        let done = self
+            .run(&[
+                "model",
+                "deploy",
+                "late-arrival",
+                version,
+                "--output",
+                "json",
+            ])
+            .ok();
+        done.json()["revision"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("{done:?}"))
+    }
+
+    /// Starts an instance; does not wait until it is ready.
+    pub fn start(&self, instance: &str) -> Instance {
+        let config = self.config(instance);
+        let mut command = Command::new(bin());
+        command
+            .arg("-c")
+            .arg(config)
+            .arg("run")
+            .env("RUST_LOG", "info,swapstream=debug");
+        let process = Process::spawn(&mut command);
+        let line = process.wait_for_line("listens on http://", PATIENCE);
+        let http = line.rsplit("http://").next().unwrap().trim().to_owned();
+        Instance { process, http }
+    }
+
+    /// Starts an instance and waits until it is ready.
+    pub fn start_ready(&self, instance: &str) -> Instance {
+        let instance = self.start(instance);
+        instance.wait_ready();
+        instance
+    }
+
+    /// Sends records to the input topic and waits until they are stored: partition, key, value.
+    pub fn produce<'a>(
+        &self,
+        records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>)>,
+    ) {
+        self.produce_with_headers(records.into_iter().map(|(p, k, v)| (p, k, v, Vec::new())));
+    }
+
+    pub fn produce_with_headers<'a>(
+        &self,
+        records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
+    ) {
+        let limits = RecordLimits {
+            record: 12_000_000,
+            batch: 1_000_000,
+        };
+        let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
+        let producer = Producer::new(&self.kafka, memory, limits).unwrap();
+        let input = self.input();
+        for (partition, key, value, headers) in records {
+            let headers = headers
+                .iter()
+                .fold(RecordHeaders::new(headers.len()), |all, header| {
+                    all.with(&header.key, header.value.as_deref())
+                });
+            let mut record = OutgoingRecord {
+                topic: &input,
+                partition: Some(partition),
+                key,
+                value,
+                timestamp: None,
+                headers,
+                token: 0,
+            };
+            while let Err(error) = producer.send(&mut record) {
+                assert!(matches!(error, SendError::Full), "{error:?}");
+                producer.poll(Duration::from_millis(1));
+            }
+            producer.poll(Duration::ZERO);
+        }
+        let end = Instant::now() + PATIENCE;
+        while producer.in_flight() > 0 {
+            assert!(Instant::now() < end, "records are not acknowledged");
+            producer.poll(Duration::from_millis(1));
+        }
+        assert!(producer.failure().is_none(), "{:?}", producer.failure());
+    }
+
+    /// Reads `topic` until it holds `count` records, and then for what else comes within a moment.
+    pub fn read(&self, topic: &str, count: usize) -> Vec<OwnedRecord> {
+        let mut tail = self.tail(topic);
+        tail.until(count, PATIENCE);
+        tail.settle();
+        tail.records
+    }
+
+    /// Follows `topic`.
+    pub fn tail(&self, topic: &str) -> Tail {
+        let topics = [(topic.to_owned(), self.partitions)];
+        Tail {
+            reader: TopicReader::open(&self.kafka, &topics).unwrap(),
+            records: Vec::new(),
+        }
+    }
+
+    /// The status of the model as `model status --output json` gives it.
+    pub fn status(&self) -> Value {
+        self.run(&["model", "status", "late-arrival", "--output", "json"])
+            .ok()
+            .json()
+    }
+}
+
+/// A reader that keeps what it has read.
+pub struct Tail {
+    reader: TopicReader,
+    pub records: Vec<OwnedRecord>,
+}
+
+impl Tail {
+    /// Reads on for a moment; gives whether something came.
+    pub fn turn(&mut self, wait: Duration) -> bool {
+        match self.reader.poll(wait) {
+            Ok(TopicEvent::Record(record)) => {
+                self.records.push(record);
+                true
+            }
+            Ok(_) => false,
+            Err(error) if error.is_retriable() => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub fn until(&mut self, count: usize, deadline: Duration) {
+        self.until_that(&format!("{count} records"), deadline, |records| {
+            records.len() >= count
+        });
+    }
+
+    pub fn until_that(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut done: impl FnMut(&[OwnedRecord]) -> bool,
+    ) {
+        let end = Instant::now() + deadline;
+        while !done(&self.records) {
+            assert!(
+                Instant::now() < end,
+                "not within {deadline:?}: {what}; {} records so far",
+                self.records.len()
+            );
+            self.turn(Duration::from_millis(20));
+        }
+    }
+
+    /// Reads what is there until nothing has come for half a second.
+    pub fn settle(&mut self) {
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < Duration::from_millis(500) {
+            if self.turn(Duration::from_millis(20)) {
+                quiet = Instant::now();
+            }
+        }
+    }
+}
+
+impl Instance {
+    pub fn wait_ready(&self) {
+        eventually("the instance is ready", PATIENCE, || self.ready());
+    }
+
+    /// Ready, or the answer of `/readyz`.
+    pub fn ready(&self) -> Result<(), String> {
+        match try_http_get(&self.http, "/readyz")? {
+            (200, _) => Ok(()),
+            (_, body) => Err(format!(
+                "{body}\n{}",
+                self.process.stderr_lines().join("\n")
+            )),
+        }
+    }
+
+    pub fn metrics(&self) -> String {
+        let (code, body) = try_http_get(&self.http, "/metrics").unwrap();
+        assert_eq!(code, 200);
+        body
+    }
+
+    /// Stops in order and checks that it went well.
+    pub fn stop(mut self) -> Vec<String> {
+        self.process.terminate();
+        let status = self.process.wait_exit(PATIENCE);
+        let lines = self.process.stderr_lines();
+        assert!(status.success(), "{status}: {}", lines.join("\n"));
+        lines
+    }
+}
+
+/// A prediction and the record it came in.
+pub struct Read {
+    pub partition: i32,
+    pub offset: i64,
+    pub version: String,
+    pub revision: i64,
+    pub value: Value,
+}
+
+/// Parses predictions.
+pub fn predictions(records: &[OwnedRecord]) -> Vec<Read> {
+    records
+        .iter()
+        .map(|record| {
+            let value: Value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
+            Read {
+                partition: value["input"]["partition"].as_i64().unwrap() as i32,
+                offset: value["input"]["offset"].as_i64().unwrap(),
+                version: value["version"].as_str().unwrap().to_owned(),
+                revision: value["revision"].as_i64().unwrap(),
+                value,
+            }
+        })
+        .collect()
+}
+
+/// The sample events that ship with the project.
+pub fn events() -> Vec<Vec<u8>> {
+    use std::io::Read;
+    let file = std::fs::File::open(models().join("events.jsonl.gz")).unwrap();
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(file)
+        .read_to_end(&mut text)
+        .unwrap();
+    text.split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// A header's text.
+pub fn header<'a>(record: &'a OwnedRecord, name: &str) -> Option<&'a str> {
+    let found = record.headers.iter().find(|header| header.key == name)?;
+    str::from_utf8(found.value.as_deref()?).ok()
+}
