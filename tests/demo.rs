@@ -29,12 +29,17 @@ fn nothing_is_lost_and_the_better_version_takes_over() {
     let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
     assert!(done.status.success(), "{stdout}\n{stderr}");
     assert_eq!(stderr, "", "quiet where nobody looks");
-    assert_eq!(stdout.lines().count(), 1, "one object and nothing else: {stdout}");
+    assert_eq!(
+        stdout.lines().count(),
+        1,
+        "one object and nothing else: {stdout}"
+    );
     let summary: Value = serde_json::from_str(&stdout).unwrap();
     let number = |pointer: &str| {
-        summary.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| {
-            std::panic::panic_any(format!("no number at {pointer}: {summary}"))
-        })
+        summary
+            .pointer(pointer)
+            .and_then(Value::as_f64)
+            .unwrap_or_else(|| std::panic::panic_any(format!("no number at {pointer}: {summary}")))
     };
     assert_eq!(summary["schema"], "swapstream.demo/v1");
     assert_eq!(summary["broker"], "embedded");
@@ -44,18 +49,28 @@ fn nothing_is_lost_and_the_better_version_takes_over() {
         assert_eq!(number(counter), 0.0, "{counter}");
     }
     assert_eq!(summary["swaps"].as_array().map(Vec::len), Some(1));
-    assert_eq!((&summary["swaps"][0]["from"], &summary["swaps"][0]["to"]), (&"1".into(), &"2".into()));
+    assert_eq!(
+        (&summary["swaps"][0]["from"], &summary["swaps"][0]["to"]),
+        (&"1".into(), &"2".into())
+    );
     assert!(number("/swaps/0/activated_after_ms") < 10_000.0);
     assert!(number("/latency_ms/p50") <= number("/latency_ms/p99"));
     assert!(number("/latency_ms/p99") <= number("/latency_ms/p999"));
     assert!(number("/throughput_per_s") > 0.0);
     assert_eq!(summary["quality"]["metric"], "auc");
-    assert!(number("/quality/after") > number("/quality/before") + 0.1, "{summary}");
+    assert!(
+        number("/quality/after") > number("/quality/before") + 0.1,
+        "{summary}"
+    );
 }
 
 #[test]
 fn wrong_usage_is_said_at_once() {
     let done = demo(&["--duration", "1s"]);
     assert_eq!(done.status.code(), Some(2));
-    assert!(text(&done.stderr).contains("2s to 24h"), "{}", text(&done.stderr));
+    assert!(
+        text(&done.stderr).contains("2s to 24h"),
+        "{}",
+        text(&done.stderr)
+    );
 }

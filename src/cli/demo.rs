@@ -59,7 +59,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    let settings = LogSettings { level: "error".to_owned(), ..LogSettings::default() };
+    let settings = LogSettings {
+        level: "error".to_owned(),
+        ..LogSettings::default()
+    };
     super::start_logs(&settings)?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop)).map_err(Failure::failed)?;
@@ -76,7 +79,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         client_environment: client,
         watched: screen.live,
     };
-    let done = demo::run(&options, &stop, &mut |report| screen.show(&report, &options));
+    let done = demo::run(&options, &stop, &mut |report| {
+        screen.show(&report, &options)
+    });
     screen.clear();
     screen.printed?;
     let outcome = done.map_err(|error| match error {
@@ -102,26 +107,30 @@ fn finish(outcome: &Outcome, output: Output) -> Result<(), Failure> {
 /// The first signal asks the demo to end, a second one ends the process.
 fn stop_on_signal(stop: Arc<AtomicBool>) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let served: std::io::Result<()> = runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let served: std::io::Result<()> = runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate())?;
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    if stop.swap(true, Ordering::Relaxed) {
+                        #[expect(clippy::exit, reason = "asked for twice; the demo keeps nothing")]
+                        std::process::exit(130);
+                    }
                 }
-                if stop.swap(true, Ordering::Relaxed) {
-                    #[expect(clippy::exit, reason = "asked for twice; the demo keeps nothing")]
-                    std::process::exit(130);
-                }
+            });
+            if let Err(error) = served {
+                tracing::error!("signals are not served: {error}");
             }
-        });
-        if let Err(error) = served {
-            tracing::error!("signals are not served: {error}");
-        }
-    })?;
+        })?;
     Ok(())
 }
 
@@ -141,13 +150,21 @@ impl Screen {
         let term = std::env::var("TERM").unwrap_or_default();
         let live = std::io::stderr().is_terminal() && !matches!(term.as_str(), "" | "dumb");
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { output, live, colour, drawn: 0, printed: Ok(()) }
+        Self {
+            output,
+            live,
+            colour,
+            drawn: 0,
+            printed: Ok(()),
+        }
     }
 
     fn show(&mut self, report: &Report<'_>, options: &DemoOptions) {
         match report {
             // The block with the last numbers stays while the demo ends.
-            Report::Step(step) if self.live && self.drawn <= 1 => self.draw(&[format!("  {step} …")]),
+            Report::Step(step) if self.live && self.drawn <= 1 => {
+                self.draw(&[format!("  {step} …")])
+            }
             Report::Progress(progress) if self.live => self.draw(&frame(progress, self.colour)),
             Report::Started(started) if !self.live => self.print(&start_line(started, options)),
             Report::Swapped(swap) if !self.live => self.print(&swap_line(swap)),
@@ -199,7 +216,11 @@ impl Screen {
 /// A terminal that is gone takes nothing away from the demo.
 fn write_terminal(text: &str) {
     let mut terminal = std::io::stderr().lock();
-    drop(terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush()));
+    drop(
+        terminal
+            .write_all(text.as_bytes())
+            .and_then(|()| terminal.flush()),
+    );
 }
 
 fn start_line(started: &Started, options: &DemoOptions) -> String {

@@ -16,7 +16,7 @@ use super::{DemoError, DemoOptions, Report, Started};
 use crate::app::{App, AppOptions};
 
 /// How long the service may take to become ready, and again until its first answers.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long the feed goes on beyond its time for a swap that has not shown yet.
 const SWAP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last events may take to be answered.
@@ -71,8 +71,10 @@ impl<'a> Director<'a> {
         report(Report::Step("deploying version 1"));
         self.stage.deploy(&FIRST, "the demo begins")?;
         report(Report::Step("starting the service"));
-        let options = AppOptions { describe_topics: !self.stage.is_embedded() };
-        let app = App::start(self.stage.config.clone(), options)?;
+        let options = AppOptions {
+            describe_topics: !self.stage.is_embedded(),
+        };
+        let app = App::start(&self.stage.config, options)?;
         if let Err(error) = self.wait_until_ready(&app) {
             app.stop();
             return Err(error);
@@ -111,7 +113,10 @@ impl<'a> Director<'a> {
                 return Err(DemoError::Stopped);
             }
             if begin.elapsed() >= READY_TIMEOUT {
-                return Err(DemoError::NotReady { after: READY_TIMEOUT, reasons });
+                return Err(DemoError::NotReady {
+                    after: READY_TIMEOUT,
+                    reasons,
+                });
             }
             std::thread::sleep(TICK);
         }
@@ -124,7 +129,13 @@ impl<'a> Director<'a> {
         started: &Started,
         report: &mut dyn FnMut(Report<'_>),
     ) -> Result<Option<Swap>, DemoError> {
-        let Self { stage, flights, tally, clock, .. } = self;
+        let Self {
+            stage,
+            flights,
+            tally,
+            clock,
+            ..
+        } = self;
         let feed = Feed {
             stage,
             flights,
@@ -133,15 +144,21 @@ impl<'a> Director<'a> {
             rate: self.options.rate,
             stop: &self.stop_feed,
         };
-        let verifier = Verifier { stage, flights, tally, clock: *clock, finish: &self.finish };
+        let verifier = Verifier {
+            stage,
+            flights,
+            tally,
+            clock: *clock,
+            finish: &self.finish,
+        };
         std::thread::scope(|scope| {
             let verifier = scope.spawn(|| verifier.run());
             let feed = scope.spawn(|| feed.run());
             let failed = || verifier.is_finished() || feed.is_finished();
             let swapped = self.direct(scope, &failed, &app, started, report);
             self.stop_feed.store(true, Ordering::Relaxed);
-            let fed = join(feed, "feed");
-            if swapped.is_ok() && fed.is_ok() {
+            let feed_end = join(feed, "feed");
+            if swapped.is_ok() && feed_end.is_ok() {
                 report(Report::Step("waiting for the last answers"));
                 self.wait_for_answers(&|| verifier.is_finished());
             }
@@ -149,11 +166,11 @@ impl<'a> Director<'a> {
             app.stop();
             report(Report::Step("reading the output topics to their ends"));
             self.finish.store(true, Ordering::Release);
-            let verified = join(verifier, "verifier");
-            fed?;
+            let verifier_end = join(verifier, "verifier");
+            feed_end?;
             // Ordered by what explains the others.
             let swap = swapped?;
-            verified?;
+            verifier_end?;
             Ok(swap)
         })
     }
@@ -190,16 +207,15 @@ impl<'a> Director<'a> {
                 None if now.saturating_sub(begin) >= READY_TIMEOUT => {
                     let mut reasons = app.ready();
                     reasons.push("the first events were not answered".to_owned());
-                    return Err(DemoError::NotReady { after: READY_TIMEOUT, reasons });
+                    return Err(DemoError::NotReady {
+                        after: READY_TIMEOUT,
+                        reasons,
+                    });
                 }
                 Some(fed) if fed >= self.options.duration / 2 && deployed.is_none() => {
                     deployment = deployment.or_else(|| Some(scope.spawn(|| self.deploy())));
                 }
-                Some(fed) if fed >= self.options.duration && !self.options.keep_running => {
-                    if swap.is_some() || fed >= self.options.duration + SWAP_TIMEOUT {
-                        break;
-                    }
-                }
+                Some(fed) if self.is_over(fed, swap.is_some()) => break,
                 _ => {}
             }
             if let Some(ended) = deployment.take_if(|deployment| deployment.is_finished()) {
@@ -208,7 +224,10 @@ impl<'a> Director<'a> {
             if let (None, Some(deployed)) = (&swap, &deployed) {
                 swap = self.swap(deployed)?.map(|swap| {
                     report(Report::Swapped(&swap));
-                    (swap, deployed.at.saturating_sub(fed_since.unwrap_or_default()))
+                    (
+                        swap,
+                        deployed.at.saturating_sub(fed_since.unwrap_or_default()),
+                    )
                 });
             }
             if self.options.watched && view.is_due(now) {
@@ -227,15 +246,28 @@ impl<'a> Director<'a> {
         }
     }
 
+    /// Whether the feed has had its time, and the swap, too, where it comes at all.
+    fn is_over(&self, fed: Duration, swapped: bool) -> bool {
+        let time = self.options.duration;
+        !self.options.keep_running && fed >= time && (swapped || fed >= time + SWAP_TIMEOUT)
+    }
+
     fn deploy(&self) -> Result<Deployed, DemoError> {
         let at = self.clock.elapsed();
-        let revision = self.stage.deploy(&SECOND, "better: it knows the delay at departure")?;
+        let revision = self
+            .stage
+            .deploy(&SECOND, "better: it knows the delay at departure")?;
         Ok(Deployed { revision, at })
     }
 
     /// The swap to `deployed`, once a prediction has carried its revision.
     fn swap(&self, deployed: &Deployed) -> Result<Option<Swap>, DemoError> {
-        let seen = self.tally.lock().first_seen.get(&deployed.revision).copied();
+        let seen = self
+            .tally
+            .lock()
+            .first_seen
+            .get(&deployed.revision)
+            .copied();
         let Some(seen) = seen else { return Ok(None) };
         let after = seen.saturating_sub(deployed.at);
         Ok(Some(Swap {
@@ -255,12 +287,17 @@ impl<'a> Director<'a> {
     ) -> Progress {
         let tally = self.tally.lock();
         // It takes milliseconds, in which the verifier waits.
-        if view.computed.is_none_or(|at| now.saturating_sub(at) >= AUC_INTERVAL) {
+        if view
+            .computed
+            .is_none_or(|at| now.saturating_sub(at) >= AUC_INTERVAL)
+        {
             view.computed = Some(now);
             view.versions = progress::versions(&tally);
         }
         Progress {
-            elapsed: tally.started.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
+            elapsed: tally
+                .started
+                .map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             duration: (!self.options.keep_running).then_some(self.options.duration),
             broker: started.broker.clone(),
             http: started.http,
@@ -290,7 +327,9 @@ struct View {
 
 impl View {
     fn is_due(&mut self, now: Duration) -> bool {
-        let due = self.shown.is_none_or(|at| now.saturating_sub(at) >= VIEW_INTERVAL);
+        let due = self
+            .shown
+            .is_none_or(|at| now.saturating_sub(at) >= VIEW_INTERVAL);
         if due {
             self.shown = Some(now);
         }

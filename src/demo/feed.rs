@@ -19,7 +19,10 @@ use crate::kafka::{
 const MAX_LAG_BYTES: u64 = 2 << 20;
 /// Kafka's own default limits a batch to a little more than this.
 const MAX_BATCH_BYTES: usize = 1_000_000;
-const MEMORY: ClientMemory = ClientMemory { fetch: 1 << 20, produce: 16 << 20 };
+const MEMORY: ClientMemory = ClientMemory {
+    fetch: 1 << 20,
+    produce: 16 << 20,
+};
 /// How long the last events may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at the clock.
@@ -42,7 +45,10 @@ pub(super) struct Feed<'a> {
 impl Feed<'_> {
     /// Feeds until it is stopped; then waits until everything is acknowledged.
     pub(super) fn run(&self) -> Result<(), DemoError> {
-        let limits = RecordLimits { record: MAX_BATCH_BYTES, batch: MAX_BATCH_BYTES };
+        let limits = RecordLimits {
+            record: MAX_BATCH_BYTES,
+            batch: MAX_BATCH_BYTES,
+        };
         let producer = Producer::new(self.stage.kafka(), MEMORY, limits)?;
         let mut number = self.first_events(&producer)?;
         let start = self.clock.elapsed();
@@ -90,7 +96,9 @@ impl Feed<'_> {
 
     fn send(&self, producer: &Producer, number: u64) -> Result<(), DemoError> {
         let (index, partition) = (self.flights.index(number), self.partition(number));
-        let Some(flight) = self.flights.get(index) else { return Ok(()) };
+        let Some(flight) = self.flights.get(index) else {
+            return Ok(());
+        };
         let bytes = (flight.key.len() + flight.value.len()) as u64;
         let mut record = OutgoingRecord {
             topic: &self.stage.topics.input,
@@ -102,7 +110,10 @@ impl Feed<'_> {
             token: number,
         };
         // Before it is sent: its answer must not come first.
-        self.tally.lock().ledger.send(partition, index, bytes, self.clock.elapsed());
+        self.tally
+            .lock()
+            .ledger
+            .send(partition, index, bytes, self.clock.elapsed());
         loop {
             match producer.send(&mut record) {
                 Ok(()) => return Ok(()),
@@ -127,7 +138,10 @@ fn flush(producer: &Producer) -> Result<(), DemoError> {
     while producer.in_flight() > 0 {
         serve(producer, TICK)?;
         if Instant::now() >= deadline {
-            let message = format!("{} events not acknowledged within 30s", producer.in_flight());
+            let message = format!(
+                "{} events not acknowledged within 30s",
+                producer.in_flight()
+            );
             return Err(KafkaError::new(ErrorKind::Retriable, "feeding", message).into());
         }
     }

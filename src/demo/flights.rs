@@ -44,13 +44,20 @@ impl ModelFiles {
         let bad = |error: &dyn std::fmt::Display| DemoError::Sample(format!("a model: {error}"));
         let mut draft = ManifestDraft::from_toml(self.manifest).map_err(|e| bad(&e))?;
         draft.checks.golden_file = None;
-        let rows: Result<Vec<GoldenRow>, _> = self.golden.lines().map(serde_json::from_str).collect();
+        let rows: Result<Vec<GoldenRow>, _> =
+            self.golden.lines().map(serde_json::from_str).collect();
         let model: Option<ModelName> = draft.model.clone();
         let version: Option<Version> = draft.version.clone();
         let (Some(model), Some(version)) = (model, version) else {
             return Err(bad(&"its manifest names no model and version"));
         };
-        Ok(finish_manifest(draft, model, version, self.onnx, rows.map_err(|e| bad(&e))?))
+        Ok(finish_manifest(
+            draft,
+            model,
+            version,
+            self.onnx,
+            rows.map_err(|e| bad(&e))?,
+        ))
     }
 }
 
@@ -90,7 +97,9 @@ impl Flights {
     pub(super) fn load() -> Result<Self, DemoError> {
         let bad = |error: &dyn std::fmt::Display| DemoError::Sample(format!("the events: {error}"));
         let mut text = Vec::new();
-        flate2::read::GzDecoder::new(EVENTS).read_to_end(&mut text).map_err(|e| bad(&e))?;
+        flate2::read::GzDecoder::new(EVENTS)
+            .read_to_end(&mut text)
+            .map_err(|e| bad(&e))?;
         let mut events = Vec::new();
         let mut start = 0;
         for line in text.split(|byte| *byte == b'\n') {
@@ -98,7 +107,11 @@ impl Flights {
             start = value.end + 1;
             if !line.is_empty() {
                 let fields: Fields = serde_json::from_slice(line).map_err(|e| bad(&e))?;
-                events.push(Line { value, key: fields.flight_id, late: fields.arrived_late });
+                events.push(Line {
+                    value,
+                    key: fields.flight_id,
+                    late: fields.arrived_late,
+                });
             }
         }
         if events.is_empty() {
@@ -116,7 +129,11 @@ impl Flights {
     pub(super) fn get(&self, index: usize) -> Option<Flight<'_>> {
         let line = self.events.get(index)?;
         let value = self.text.get(line.value.clone())?;
-        Some(Flight { key: line.key.as_bytes(), value, late: line.late })
+        Some(Flight {
+            key: line.key.as_bytes(),
+            value,
+            late: line.late,
+        })
     }
 }
 
@@ -132,7 +149,9 @@ mod tests {
         let first = flights.get(0).unwrap();
         assert_eq!(first.key, b"US1895-2013-11-01-EWR");
         assert!(first.value.starts_with(b"{") && first.value.ends_with(b"}"));
-        let late = (0..53_991).filter(|i| flights.get(*i).unwrap().late).count();
+        let late = (0..53_991)
+            .filter(|i| flights.get(*i).unwrap().late)
+            .count();
         assert!((5_000..20_000).contains(&late), "{late}");
         assert!(flights.get(53_991).is_none());
     }
@@ -144,9 +163,12 @@ mod tests {
         assert_ne!(first.version, second.version);
         for manifest in [first, second] {
             assert!(!manifest.checks.golden.is_empty());
-            assert!(manifest.outputs.iter().any(|output| {
-                output.rename.as_deref().unwrap_or(&output.name) == OUTPUT
-            }));
+            assert!(
+                manifest
+                    .outputs
+                    .iter()
+                    .any(|output| { output.rename.as_deref().unwrap_or(&output.name) == OUTPUT })
+            );
         }
     }
 }

@@ -17,7 +17,10 @@ pub(super) struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { counts: vec![0; (STEPS * (DOUBLINGS + 1)) as usize], total: 0 }
+        Self {
+            counts: vec![0; (STEPS * (DOUBLINGS + 1)) as usize],
+            total: 0,
+        }
     }
 }
 
@@ -47,8 +50,14 @@ impl Latencies {
 
 /// The bucket of a time: exact below `STEPS`, then `STEPS` for each doubling.
 fn bucket(micros: u64) -> usize {
-    let doubling = (micros / STEPS).checked_ilog2().map_or(0, |log| u64::from(log) + 1);
-    let position = if doubling == 0 { micros } else { (micros >> (doubling - 1)) - STEPS };
+    let doubling = (micros / STEPS)
+        .checked_ilog2()
+        .map_or(0, |log| u64::from(log) + 1);
+    let position = if doubling == 0 {
+        micros
+    } else {
+        (micros >> (doubling - 1)) - STEPS
+    };
     (doubling * STEPS + position) as usize
 }
 

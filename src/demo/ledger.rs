@@ -51,14 +51,27 @@ impl Ledger {
     /// Nothing sent to any of `partitions` partitions.
     pub(super) fn new(partitions: usize) -> Self {
         let partitions = (0..partitions).map(|_| Partition::default()).collect();
-        Self { partitions, sent: 0, answered: 0, duplicated: 0, wrong: 0 }
+        Self {
+            partitions,
+            sent: 0,
+            answered: 0,
+            duplicated: 0,
+            wrong: 0,
+        }
     }
 
     /// Notes that the event with index `event` is about to be sent to `partition`, to which
     /// nobody else writes: its offset is the number of those before it.
     pub(super) fn send(&mut self, partition: usize, event: usize, bytes: u64, at: Duration) {
-        let Some(partition) = self.partitions.get_mut(partition) else { return };
-        partition.waiting.push_back(Sent { event, bytes, at, answered: false });
+        let Some(partition) = self.partitions.get_mut(partition) else {
+            return;
+        };
+        partition.waiting.push_back(Sent {
+            event,
+            bytes,
+            at,
+            answered: false,
+        });
         partition.lag_bytes += bytes;
         self.sent += 1;
     }
@@ -80,18 +93,19 @@ impl Ledger {
         answer
     }
 
-    fn judge(
-        &mut self,
-        partition: i32,
-        offset: i64,
-        fits: impl FnOnce(usize) -> bool,
-    ) -> Answer {
-        let found = usize::try_from(partition).ok().and_then(|n| self.partitions.get_mut(n));
-        let Some(partition) = found.filter(|_| offset >= 0) else { return Answer::Wrong };
+    fn judge(&mut self, partition: i32, offset: i64, fits: impl FnOnce(usize) -> bool) -> Answer {
+        let found = usize::try_from(partition)
+            .ok()
+            .and_then(|n| self.partitions.get_mut(n));
+        let Some(partition) = found.filter(|_| offset >= 0) else {
+            return Answer::Wrong;
+        };
         let Ok(index) = usize::try_from(offset - partition.first) else {
             return Answer::Duplicate;
         };
-        let Some(sent) = partition.waiting.get_mut(index) else { return Answer::Wrong };
+        let Some(sent) = partition.waiting.get_mut(index) else {
+            return Answer::Wrong;
+        };
         if !fits(sent.event) {
             return Answer::Wrong;
         }
@@ -100,7 +114,10 @@ impl Ledger {
         }
         sent.answered = true;
         partition.lag_bytes -= sent.bytes;
-        let first = Answer::First { event: sent.event, sent: sent.at };
+        let first = Answer::First {
+            event: sent.event,
+            sent: sent.at,
+        };
         while partition.waiting.front().is_some_and(|sent| sent.answered) {
             partition.waiting.pop_front();
             partition.first += 1;
@@ -120,7 +137,9 @@ impl Ledger {
 
     /// Events sent to each partition.
     pub(super) fn sent_to(&self, partition: usize) -> i64 {
-        self.partitions.get(partition).map_or(0, |p| p.first + p.waiting.len() as i64)
+        self.partitions
+            .get(partition)
+            .map_or(0, |p| p.first + p.waiting.len() as i64)
     }
 
     /// Bytes of the events in `partition` that wait for their answer.
@@ -163,10 +182,26 @@ mod tests {
         let mut answer = |partition, offset, event| {
             ledger.answer(partition, offset, |expected| expected == event)
         };
-        assert_eq!(answer(0, 1, 12), Answer::First { event: 12, sent: AT });
+        assert_eq!(
+            answer(0, 1, 12),
+            Answer::First {
+                event: 12,
+                sent: AT
+            }
+        );
         assert_eq!(answer(0, 1, 12), Answer::Duplicate, "not yet forgotten");
-        assert_eq!(answer(0, 0, 11), Answer::Wrong, "the answer to another event");
-        assert_eq!(answer(0, 0, 10), Answer::First { event: 10, sent: AT });
+        assert_eq!(
+            answer(0, 0, 11),
+            Answer::Wrong,
+            "the answer to another event"
+        );
+        assert_eq!(
+            answer(0, 0, 10),
+            Answer::First {
+                event: 10,
+                sent: AT
+            }
+        );
         assert_eq!(answer(0, 0, 10), Answer::Duplicate, "forgotten");
         for (partition, offset) in [(0, 2), (0, -1), (2, 0), (-1, 0)] {
             assert_eq!(answer(partition, offset, 10), Answer::Wrong, "never sent");

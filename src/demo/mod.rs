@@ -184,6 +184,9 @@ fn tidy(stage: &Stage, options: &DemoOptions, done: bool, report: &mut dyn FnMut
     report(Report::Step("deleting the topics"));
     // What went wrong before says more than a failure to tidy up after it.
     if let (Err(error), true) = (stage.clean_up(), done) {
-        report(Report::Note(&format!("topics were left on {} ({error}): {names}", stage.broker)));
+        report(Report::Note(&format!(
+            "topics were left on {} ({error}): {names}",
+            stage.broker
+        )));
     }
 }

@@ -19,7 +19,11 @@ pub(super) struct Pace {
 impl Pace {
     /// `rate` events a second from `start` on.
     pub(super) fn new(rate: u32, start: Duration) -> Self {
-        Self { rate, origin: start, sent: 0 }
+        Self {
+            rate,
+            origin: start,
+            sent: 0,
+        }
     }
 
     /// Events that are due at `now`.

@@ -60,7 +60,10 @@ impl Progress {
     /// Answers a second, over the last two seconds.
     pub fn rate(&self) -> f64 {
         const WINDOW: usize = 4;
-        let complete = self.bars.split_last().map_or(&[][..], |(_, complete)| complete);
+        let complete = self
+            .bars
+            .split_last()
+            .map_or(&[][..], |(_, complete)| complete);
         let window = complete.len().min(WINDOW);
         let sum: u64 = complete.iter().rev().take(window).sum();
         sum as f64 / (BAR.as_secs_f64() * window.max(1) as f64)
@@ -74,7 +77,9 @@ pub(super) fn bars(tally: &Tally, now: Duration) -> Vec<u64> {
         return Vec::new();
     };
     let first = first.max((last + 1).saturating_sub(BARS as u64));
-    (first..=last).map(|bar| tally.bars.get(&bar).copied().unwrap_or_default()).collect()
+    (first..=last)
+        .map(|bar| tally.bars.get(&bar).copied().unwrap_or_default())
+        .collect()
 }
 
 /// The versions by revision. Their AUC is asked of `auc`, since it takes a while.

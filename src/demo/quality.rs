@@ -51,7 +51,11 @@ impl Quality {
 /// Bits that sort as the numbers do; both zeros are one.
 fn ordered(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits();
-    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+    if bits >> 63 == 0 {
+        bits | 1 << 63
+    } else {
+        !bits
+    }
 }
 
 #[cfg(test)]

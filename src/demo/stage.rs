@@ -62,20 +62,40 @@ impl Stage {
         let manifest = FIRST.manifest()?;
         let group_id = format!("swapstream-demo-{short}");
         let text = |address: &str| {
-            config_text(address, &prefix, &group_id, &topics, &manifest.model, options)
+            config_text(
+                address,
+                &prefix,
+                &group_id,
+                &topics,
+                &manifest.model,
+                options,
+            )
         };
-        let (mut config, embedded) = match &options.bootstrap_servers {
-            Some(address) => (parse(&text(address), options)?, None),
-            None => {
-                let draft = parse(&text("localhost:1"), options)?;
-                let broker = EmbeddedBroker::start(&all_topics(&draft, &topics))?;
-                (parse(&text(broker.bootstrap_servers()), options)?, Some(broker))
-            }
+        let (mut config, embedded) = if let Some(address) = &options.bootstrap_servers {
+            (parse(&text(address), options)?, None)
+        } else {
+            // The broker wants the names first and gives its address then.
+            let draft = parse(&text("localhost:1"), options)?;
+            let broker = EmbeddedBroker::start(&all_topics(&draft, &topics))?;
+            (
+                parse(&text(broker.bootstrap_servers()), options)?,
+                Some(broker),
+            )
         };
         config.http = http(options.http);
         config.registry.check_topics = embedded.is_none();
-        let broker = options.bootstrap_servers.clone().unwrap_or_else(|| "embedded".to_owned());
-        Ok(Self { config, topics, model: manifest.model, broker, group_id, embedded })
+        let broker = options
+            .bootstrap_servers
+            .clone()
+            .unwrap_or_else(|| "embedded".to_owned());
+        Ok(Self {
+            config,
+            topics,
+            model: manifest.model,
+            broker,
+            group_id,
+            embedded,
+        })
     }
 
     /// Whether the broker is the stand-in inside this process.
@@ -94,7 +114,11 @@ impl Stage {
             return Ok(());
         }
         let admin = Admin::new(self.kafka())?;
-        let StreamTopics { input, output, dead_letters } = &self.topics;
+        let StreamTopics {
+            input,
+            output,
+            dead_letters,
+        } = &self.topics;
         for topic in [input, output, dead_letters] {
             admin.create_topic(topic, PARTITIONS, &[], REQUEST_TIMEOUT)?;
         }
@@ -105,7 +129,10 @@ impl Stage {
     pub(super) fn publish(&self) -> Result<(), DemoError> {
         for files in [&FIRST, &SECOND] {
             let manifest = files.manifest()?;
-            let request = PublishRequest { bytes: files.onnx, manifest: &manifest };
+            let request = PublishRequest {
+                bytes: files.onnx,
+                manifest: &manifest,
+            };
             publish(self.kafka(), &self.config.registry, &request, &mut |_| {})?;
         }
         Ok(())
@@ -127,7 +154,10 @@ impl Stage {
 
     /// Every topic of the demo.
     pub(super) fn topic_names(&self) -> Vec<String> {
-        all_topics(&self.config, &self.topics).into_iter().map(|(name, _)| name).collect()
+        all_topics(&self.config, &self.topics)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Deletes what the demo created on a real broker.
@@ -145,7 +175,11 @@ impl Stage {
 }
 
 fn all_topics(config: &Config, topics: &StreamTopics) -> Vec<(String, i32)> {
-    let StreamTopics { input, output, dead_letters } = topics;
+    let StreamTopics {
+        input,
+        output,
+        dead_letters,
+    } = topics;
     let stream = [input, output, dead_letters].map(|name| (name.clone(), PARTITIONS));
     let registry = RegistryTopic::ALL.map(|topic| (topic.name(&config.registry).to_owned(), 1));
     stream.into_iter().chain(registry).collect()
@@ -167,7 +201,11 @@ fn config_text(
     options: &DemoOptions,
 ) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
-    let StreamTopics { input, output, dead_letters } = topics;
+    let StreamTopics {
+        input,
+        output,
+        dead_letters,
+    } = topics;
     // The embedded broker lets a fetch that finds nothing wait for its full time.
     let client = match options.bootstrap_servers {
         None => "[kafka.client]\n\"fetch.wait.max.ms\" = \"2\"\n",
@@ -214,7 +252,10 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid() {
-        let options = DemoOptions { bootstrap_servers: Some("a:1".into()), ..Default::default() };
+        let options = DemoOptions {
+            bootstrap_servers: Some("a:1".into()),
+            ..Default::default()
+        };
         let topics = StreamTopics {
             input: "p-in".into(),
             output: "p-out".into(),
@@ -225,7 +266,10 @@ mod tests {
         let config = parse(&text, &options).unwrap();
         assert_eq!(config.registry.status_topic, "p-model-status");
         assert_eq!(config.streams[0].group_id, "group");
-        let names: Vec<_> = all_topics(&config, &topics).into_iter().map(|(n, _)| n).collect();
+        let names: Vec<_> = all_topics(&config, &topics)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(names.len(), 7);
         assert!(names.iter().all(|name| name.starts_with("p-")));
     }
@@ -234,7 +278,11 @@ mod tests {
     fn a_taken_port_is_left_alone() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        assert_eq!(http(Some(address)).listen, address, "asked for: an error is due");
+        assert_eq!(
+            http(Some(address)).listen,
+            address,
+            "asked for: an error is due"
+        );
         assert!(http(None).listen.ip().is_loopback());
     }
 }

@@ -107,7 +107,9 @@ pub(super) fn sum_up(tally: &Tally, run: Run) -> Outcome {
     let versions = progress::versions(tally);
     let auc = |name: &str| {
         let found = versions.iter().find(|version| version.version == name);
-        found.and_then(|version| version.auc).map(|auc| round(auc, 4))
+        found
+            .and_then(|version| version.auc)
+            .map(|auc| round(auc, 4))
     };
     let quantile = |share| tally.latencies.quantile_ms(share).map(|ms| round(ms, 3));
     let seconds = fed.as_secs_f64();
@@ -120,27 +122,51 @@ pub(super) fn sum_up(tally: &Tally, run: Run) -> Outcome {
         lost: tally.ledger.unanswered(),
         duplicated: tally.ledger.duplicated(),
         swaps: run.swap.into_iter().collect(),
-        latency_ms: LatencyMs { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999) },
-        throughput_per_s: if seconds > 0.0 { round(answered as f64 / seconds, 1) } else { 0.0 },
-        quality: QualityChange { metric: "auc", before: auc(&run.before), after: auc(&run.after) },
+        latency_ms: LatencyMs {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+        },
+        throughput_per_s: if seconds > 0.0 {
+            round(answered as f64 / seconds, 1)
+        } else {
+            0.0
+        },
+        quality: QualityChange {
+            metric: "auc",
+            before: auc(&run.before),
+            after: auc(&run.after),
+        },
     };
     let problems = problems(&summary, tally.ledger.wrong(), run.stopped);
-    Outcome { summary, problems, model: run.model, fed, versions }
+    Outcome {
+        summary,
+        problems,
+        model: run.model,
+        fed,
+        versions,
+    }
 }
 
 fn problems(summary: &Summary, wrong: u64, stopped: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if summary.lost > 0 {
         let lost = thousands(summary.lost);
-        problems.push(format!("{lost} events have neither a prediction nor a dead letter"));
+        problems.push(format!(
+            "{lost} events have neither a prediction nor a dead letter"
+        ));
     }
     if summary.duplicated > 0 {
         let duplicated = thousands(summary.duplicated);
-        problems.push(format!("{duplicated} predictions or dead letters answer an event again"));
+        problems.push(format!(
+            "{duplicated} predictions or dead letters answer an event again"
+        ));
     }
     if wrong > 0 {
         let wrong = thousands(wrong);
-        problems.push(format!("{wrong} records in the output topics answer no event that was sent"));
+        problems.push(format!(
+            "{wrong} records in the output topics answer no event that was sent"
+        ));
     }
     // Who stops it before half time did not want to see the swap.
     if summary.swaps.is_empty() && !stopped {
@@ -158,21 +184,50 @@ pub(super) fn round(value: f64, digits: i32) -> f64 {
 impl Outcome {
     /// The table for people.
     pub fn text(&self) -> String {
-        let Summary { swaps, latency_ms, quality, .. } = &self.summary;
+        let Summary {
+            swaps,
+            latency_ms,
+            quality,
+            ..
+        } = &self.summary;
         let summary = &self.summary;
         let mut out = String::new();
         let mut line = |name: &str, value: &str, note: &str| {
             // Writing to a string does not fail.
-            _ = writeln!(out, "{}", format!("  {name:<14} {value:>11}   {note}").trim_end());
+            _ = writeln!(
+                out,
+                "{}",
+                format!("  {name:<14} {value:>11}   {note}").trim_end()
+            );
         };
-        line("events", &thousands(summary.events), &format!("real flights in {:.1} s", self.fed.as_secs_f64()));
+        line(
+            "events",
+            &thousands(summary.events),
+            &format!("real flights in {:.1} s", self.fed.as_secs_f64()),
+        );
         let rate = thousands(summary.throughput_per_s.round() as u64);
-        line("predictions", &thousands(summary.predictions), &format!("{rate} a second"));
+        line(
+            "predictions",
+            &thousands(summary.predictions),
+            &format!("{rate} a second"),
+        );
         line("dead letters", &thousands(summary.dead_letters), "");
-        line("lost", &thousands(summary.lost), "counted from the output topics,");
-        line("duplicated", &thousands(summary.duplicated), "event by event");
+        line(
+            "lost",
+            &thousands(summary.lost),
+            "counted from the output topics,",
+        );
+        line(
+            "duplicated",
+            &thousands(summary.duplicated),
+            "event by event",
+        );
         let ms = |value: Option<f64>| value.map_or("–".to_owned(), |ms| format!("{ms:.1} ms"));
-        let tail = format!("median; p99 {}, p99.9 {}", ms(latency_ms.p99), ms(latency_ms.p999));
+        let tail = format!(
+            "median; p99 {}, p99.9 {}",
+            ms(latency_ms.p99),
+            ms(latency_ms.p999)
+        );
         line("latency", &ms(latency_ms.p50), &tail);
         for swap in swaps {
             let note = format!(
@@ -182,8 +237,14 @@ impl Outcome {
             line("swap", &format!("{} → {}", swap.from, swap.to), &note);
         }
         for (name, version) in ["quality (AUC)", ""].iter().zip(&self.versions) {
-            let auc = version.auc.map_or("–".to_owned(), |auc| format!("{auc:.3}"));
-            let note = format!("version {}, {} events", version.version, thousands(version.events));
+            let auc = version
+                .auc
+                .map_or("–".to_owned(), |auc| format!("{auc:.3}"));
+            let note = format!(
+                "version {}, {} events",
+                version.version,
+                thousands(version.events)
+            );
             line(name, &auc, &note);
         }
         debug_assert_eq!(quality.metric, "auc");
@@ -213,12 +274,23 @@ mod tests {
     }
 
     fn swap() -> Swap {
-        Swap { from: "1".into(), to: "2".into(), revision: 1, activated_after_ms: 12.5 }
+        Swap {
+            from: "1".into(),
+            to: "2".into(),
+            revision: 1,
+            activated_after_ms: 12.5,
+        }
     }
 
     #[test]
     fn the_object_has_the_agreed_fields_in_order() {
-        let outcome = sum_up(&Tally::new(1), Run { swap: Some(swap()), ..run(false) });
+        let outcome = sum_up(
+            &Tally::new(1),
+            Run {
+                swap: Some(swap()),
+                ..run(false)
+            },
+        );
         assert_eq!(
             serde_json::to_string(&outcome.summary).unwrap(),
             r#"{"schema":"swapstream.demo/v1","broker":"embedded","events":0,"predictions":0,"#
@@ -251,9 +323,21 @@ mod tests {
         let mut tally = Tally::new(1);
         tally.started = Some(Duration::ZERO);
         tally.latencies.add(Duration::from_micros(123_456_789));
-        let outcome = sum_up(&tally, Run { swap: Some(swap()), ..run(false) });
+        let outcome = sum_up(
+            &tally,
+            Run {
+                swap: Some(swap()),
+                ..run(false)
+            },
+        );
         let text = outcome.text();
-        assert!(text.contains("stand-in") && text.contains("cargo test"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("stand-in") && text.contains("cargo test"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
     }
 }

@@ -117,14 +117,24 @@ impl Tally {
             return self.ledger.unreadable();
         };
         let answer = self.answer(&prediction.input, record, topics, flights, now);
-        let Answer::First { event, .. } = answer else { return };
-        let Some(flight) = flights.get(event) else { return };
+        let Answer::First { event, .. } = answer else {
+            return;
+        };
+        let Some(flight) = flights.get(event) else {
+            return;
+        };
         self.first_seen.entry(prediction.revision).or_insert(now);
-        let newest = self.first_seen.last_key_value().map(|(revision, _)| *revision);
-        let version = self.versions.entry(prediction.version.clone()).or_insert(VersionTally {
-            revision: prediction.revision,
-            quality: Quality::default(),
-        });
+        let newest = self
+            .first_seen
+            .last_key_value()
+            .map(|(revision, _)| *revision);
+        let version = self
+            .versions
+            .entry(prediction.version.clone())
+            .or_insert(VersionTally {
+                revision: prediction.revision,
+                quality: Quality::default(),
+            });
         version.revision = version.revision.max(prediction.revision);
         version.quality.add(*score, flight.late);
         // The partitions switch a moment apart: what serves is the newest that was seen.
@@ -169,7 +179,11 @@ impl Tally {
 fn error_origin(record: &OwnedRecord) -> Option<Input> {
     let header = |name: &str| {
         let named = |key: &str| key.strip_prefix(ERROR_PREFIX) == Some(name);
-        let header = record.headers.iter().rev().find(|header| named(&header.key))?;
+        let header = record
+            .headers
+            .iter()
+            .rev()
+            .find(|header| named(&header.key))?;
         str::from_utf8(header.value.as_deref()?).ok()
     };
     Some(Input {
@@ -199,7 +213,11 @@ mod tests {
     use crate::record::Header;
 
     fn topics() -> StreamTopics {
-        StreamTopics { input: "in".into(), output: "out".into(), dead_letters: "dlq".into() }
+        StreamTopics {
+            input: "in".into(),
+            output: "out".into(),
+            dead_letters: "dlq".into(),
+        }
     }
 
     fn record(topic: &str, key: &[u8], value: String, headers: Vec<Header>) -> OwnedRecord {
@@ -223,15 +241,21 @@ mod tests {
     }
 
     fn dead_letter(offset: i64) -> Vec<Header> {
-        [("topic", "in".to_owned()), ("partition", "0".into()), ("offset", offset.to_string())]
-            .map(|(name, value)| Header::text(format!("{ERROR_PREFIX}{name}"), value))
-            .to_vec()
+        [
+            ("topic", "in".to_owned()),
+            ("partition", "0".into()),
+            ("offset", offset.to_string()),
+        ]
+        .map(|(name, value)| Header::text(format!("{ERROR_PREFIX}{name}"), value))
+        .to_vec()
     }
 
     #[test]
     fn records_are_counted_for_what_they_are() {
         let flights = Flights::load().unwrap();
-        let keys: Vec<Vec<u8>> = (0..5).map(|i| flights.get(i).unwrap().key.to_vec()).collect();
+        let keys: Vec<Vec<u8>> = (0..5)
+            .map(|i| flights.get(i).unwrap().key.to_vec())
+            .collect();
         let mut tally = Tally::new(1);
         tally.started = Some(Duration::ZERO);
         for event in 0..5 {
@@ -251,9 +275,16 @@ mod tests {
         see("out", 4, prediction("other", 4, "1", 0), vec![]);
         see("out", 4, "{}".into(), vec![]);
         assert_eq!((tally.predictions, tally.dead_letters), (7, 2));
-        assert_eq!((tally.ledger.unanswered(), tally.ledger.duplicated()), (1, 1));
+        assert_eq!(
+            (tally.ledger.unanswered(), tally.ledger.duplicated()),
+            (1, 1)
+        );
         assert_eq!(tally.ledger.wrong(), 4);
-        assert_eq!(tally.serving.as_deref(), Some("2"), "a late answer of 1 changes nothing");
+        assert_eq!(
+            tally.serving.as_deref(),
+            Some("2"),
+            "a late answer of 1 changes nothing"
+        );
         assert_eq!(tally.versions["1"].quality.events(), 2);
         assert_eq!(tally.versions["2"].revision, 3);
         assert!((tally.latencies.quantile_ms(0.5).unwrap() - 4.0).abs() < 0.05);

@@ -43,7 +43,9 @@ impl Verifier<'_> {
         let deadline = Instant::now() + FINISH_TIMEOUT;
         let ends = reader.ends(REQUEST_TIMEOUT)?;
         let behind = |positions: &BTreeMap<TopicPartition, i64>| {
-            ends.iter().find(|(tp, end)| positions.get(tp).is_none_or(|next| next < end)).is_some()
+            ends.iter()
+                .find(|(tp, end)| positions.get(tp).is_none_or(|next| next < end))
+                .is_some()
         };
         while behind(&positions) {
             self.step(&mut reader, &mut positions)?;
@@ -65,10 +67,18 @@ impl Verifier<'_> {
                 let now = self.clock.elapsed();
                 let tp = TopicPartition::new(record.topic.as_str(), record.partition);
                 positions.insert(tp, record.offset + 1);
-                self.tally.lock().observe(&record, &self.stage.topics, self.flights, now);
+                self.tally
+                    .lock()
+                    .observe(&record, &self.stage.topics, self.flights, now);
             }
-            Ok(TopicEvent::EndOfPartition { topic, partition, next }) => {
-                let next_seen = positions.entry(TopicPartition::new(topic, partition)).or_default();
+            Ok(TopicEvent::EndOfPartition {
+                topic,
+                partition,
+                next,
+            }) => {
+                let next_seen = positions
+                    .entry(TopicPartition::new(topic, partition))
+                    .or_default();
                 *next_seen = next.max(*next_seen);
             }
             Ok(TopicEvent::Idle) => {}
@@ -87,7 +97,11 @@ impl Verifier<'_> {
             let partition = usize::try_from(tp.partition).unwrap_or_default();
             let sent = self.tally.lock().ledger.sent_to(partition);
             if sent != end {
-                return Err(DemoError::Input { partition: tp, sent, end });
+                return Err(DemoError::Input {
+                    partition: tp,
+                    sent,
+                    end,
+                });
             }
         }
         Ok(())

@@ -28,12 +28,22 @@ const COLOUR: Style = Style {
     bad: "\x1b[1;31m",
     end: "\x1b[0m",
 };
-const PLAIN: Style = Style { bold: "", dim: "", good: "", bad: "", end: "" };
+const PLAIN: Style = Style {
+    bold: "",
+    dim: "",
+    good: "",
+    bad: "",
+    end: "",
+};
 
 /// The lines of the block; always as many.
 pub fn frame(progress: &Progress, colour: bool) -> Vec<String> {
     let style = if colour { COLOUR } else { PLAIN };
-    let mut lines = vec![title(progress, style), time_line(progress, style), String::new()];
+    let mut lines = vec![
+        title(progress, style),
+        time_line(progress, style),
+        String::new(),
+    ];
     lines.extend(counters(progress, style));
     lines.push(String::new());
     lines.extend(versions(progress, style));
@@ -71,7 +81,11 @@ fn time_line(progress: &Progress, style: Style) -> String {
     };
     let done = ((share * WIDTH as f64) as usize).min(WIDTH);
     let (good, dim, end) = (style.good, style.dim, style.end);
-    format!("  {good}{}{end}{dim}{}{end}", "━".repeat(done), "─".repeat(WIDTH - done))
+    format!(
+        "  {good}{}{end}{dim}{}{end}",
+        "━".repeat(done),
+        "─".repeat(WIDTH - done)
+    )
 }
 
 fn counters(progress: &Progress, style: Style) -> [String; 4] {
@@ -83,7 +97,13 @@ fn counters(progress: &Progress, style: Style) -> [String; 4] {
     };
     let rate = format!("{} a second", thousands(progress.rate().round() as u64));
     let history = history(&progress.bars);
-    let mark = |count: u64| if count > 0 { (style.bad, style.end) } else { ("", "") };
+    let mark = |count: u64| {
+        if count > 0 {
+            (style.bad, style.end)
+        } else {
+            ("", "")
+        }
+    };
     let (bad_dead, end_dead) = mark(progress.dead_letters);
     let (bad, end) = mark(progress.duplicated);
     let dead_letters = row(
@@ -103,7 +123,11 @@ fn counters(progress: &Progress, style: Style) -> [String; 4] {
             &format!("{rate:<16} {}{history}{}", style.good, style.end),
         ),
         format!("{bad_dead}{dead_letters}{end_dead}"),
-        row("latency", &ms(progress.p50_ms), &format!("median; p99 {}", ms(progress.p99_ms))),
+        row(
+            "latency",
+            &ms(progress.p50_ms),
+            &format!("median; p99 {}", ms(progress.p99_ms)),
+        ),
     ]
 }
 
@@ -113,7 +137,12 @@ fn history(bars: &[u64]) -> String {
     let complete = bars.split_last().map_or(bars, |(_, complete)| complete);
     let shown = complete.iter().skip(complete.len().saturating_sub(HISTORY));
     let most = complete.iter().max().copied().unwrap_or(0).max(1);
-    let block = |bar: &u64| BLOCKS.get((bar * 7 / most) as usize).copied().unwrap_or('█');
+    let block = |bar: &u64| {
+        BLOCKS
+            .get((bar * 7 / most) as usize)
+            .copied()
+            .unwrap_or('█')
+    };
     shown.map(block).collect()
 }
 
@@ -129,15 +158,26 @@ fn versions(progress: &Progress, style: Style) -> [String; 2] {
         (None, Some(duration)) => format!("a better version comes at {}", seconds(duration / 2)),
         _ => "a better version comes soon".to_owned(),
     };
-    [line(first, "no version has answered yet"), line(second, &next)]
+    [
+        line(first, "no version has answered yet"),
+        line(second, &next),
+    ]
 }
 
 fn version_line(version: &VersionProgress, serving: Option<&str>, style: Style) -> String {
     let serves = serving == Some(&version.version);
-    let (on, end) = if serves { (style.good, style.end) } else { ("", "") };
-    let auc = version.auc.map_or("  –  ".to_owned(), |auc| format!("{auc:.3}"));
+    let (on, end) = if serves {
+        (style.good, style.end)
+    } else {
+        ("", "")
+    };
+    let auc = version
+        .auc
+        .map_or("  –  ".to_owned(), |auc| format!("{auc:.3}"));
     // From a coin's 0.5 to a perfect 1.0.
-    let share = version.auc.map_or(0.0, |auc| (auc * 2.0 - 1.0).clamp(0.0, 1.0));
+    let share = version
+        .auc
+        .map_or(0.0, |auc| (auc * 2.0 - 1.0).clamp(0.0, 1.0));
     let filled = (share * AUC_WIDTH as f64).round() as usize;
     let bar = format!("{}{}", "█".repeat(filled), "·".repeat(AUC_WIDTH - filled));
     let name = format!("version {}", cut(&version.version, 6));
@@ -147,7 +187,9 @@ fn version_line(version: &VersionProgress, serving: Option<&str>, style: Style) 
 }
 
 fn swap_line(progress: &Progress, style: Style) -> String {
-    let Some((swap, at)) = &progress.swap else { return String::new() };
+    let Some((swap, at)) = &progress.swap else {
+        return String::new();
+    };
     format!(
         "  {}deployed at {:.1} s; its first prediction was read {:.0} ms later{}",
         style.dim,
@@ -178,7 +220,7 @@ pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -251,7 +293,12 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
         for (number, text) in cases {
             assert_eq!(thousands(number), text);
         }
