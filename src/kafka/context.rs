@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
 /// A repeated network error is logged again after this long.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
@@ -72,8 +72,13 @@ impl ClientContext for LogContext {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        // "all brokers down" follows the broker's own error, which says more.
-        if super::error::code(&error) != Some(rdkafka::error::RDKafkaErrorCode::AllBrokersDown) {
+        // "all brokers down" follows the broker's own error, which says more; the end of a
+        // partition is no error.
+        let code = super::error::code(&error);
+        if !matches!(
+            code,
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF)
+        ) {
             self.note(reason.trim());
         }
     }

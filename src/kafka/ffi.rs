@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -123,6 +124,28 @@ unsafe fn copy_bytes(data: *const c_void, len: usize) -> Option<Vec<u8>> {
     // SAFETY: promised by the caller.
     (!data.is_null())
         .then(|| unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) }.to_vec())
+}
+
+/// Commits offsets without waiting; the answer comes out of the consumer's own queue as an event.
+/// The crate's asynchronous commit asks for no answer, and so never gives one.
+pub(super) fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    offsets: &TopicPartitionList,
+) -> Result<(), RDKafkaErrorCode> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: client and list outlive the call, which copies the list; the queue is a reference of
+    // our own, given back below; without a callback the opaque pointer is not used.
+    let error = unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(client);
+        let error =
+            sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, std::ptr::null_mut());
+        sys::rd_kafka_queue_destroy(queue);
+        error
+    };
+    match error {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(error.into()),
+    }
 }
 
 /// The high watermark of a partition as the last fetch saw it, without a request.

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -180,9 +181,16 @@ impl ConsumerContext for Context {
         }
     }
 
-    fn commit_callback(&self, result: Result<(), ClientError>, _: &TopicPartitionList) {
+    fn commit_callback(&self, result: Result<(), ClientError>, offsets: &TopicPartitionList) {
         let context = || format!("committing offsets of group {:?}", self.group);
-        let result = result.map_err(|error| KafkaError::client(context(), &error));
+        // The whole commit counts as stored only where each of its partitions does.
+        let each = offsets
+            .elements()
+            .iter()
+            .try_for_each(TopicPartitionListElem::error);
+        let result = result
+            .and(each)
+            .map_err(|error| KafkaError::client(context(), &error));
         self.push(Event::Committed(result));
     }
 }
@@ -403,9 +411,8 @@ impl Source {
                 element.set_metadata(metadata);
             }
         }
-        self.consumer
-            .commit(&list, CommitMode::Async)
-            .map_err(|e| error(&e))
+        let sent = ffi::commit(&self.consumer, &list);
+        sent.map_err(|code| error(&ClientError::ConsumerCommit(code)))
     }
 
     /// End of a partition as the last fetch saw it, without a request.

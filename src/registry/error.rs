@@ -58,6 +58,18 @@ pub enum RegistryError {
         /// What stands there.
         reason: String,
     },
+    /// The manifest could not be written, and nobody else wrote it.
+    #[error(
+        "version {version} of {model} is not published: {error}; another publication of it may have run at the same time; running it again is safe"
+    )]
+    Interrupted {
+        /// The model.
+        model: String,
+        /// The version.
+        version: String,
+        /// What happened.
+        error: KafkaError,
+    },
     /// What a command names is not there.
     #[error("{0}")]
     NotThere(String),

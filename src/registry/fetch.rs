@@ -62,7 +62,6 @@ pub fn fetch(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, FetchError> {
     let deadline = Instant::now() + limits.max_time;
-    logs.check(&[RegistryTopic::Artifacts])?;
     let attempt = |start: LogStart, last: Option<i64>| {
         let mut assembler = Assembler::new(header, bytes, limits.max_bytes)?;
         collect(logs, &mut assembler, start, last, deadline, go_on)?;
@@ -100,13 +99,6 @@ fn collect(
 ) -> Result<(), FetchError> {
     let transient = |error: RegistryError| FetchError::Transient(error.to_string());
     let mut log = logs.open(RegistryTopic::Artifacts, start)?;
-    let first = log.log_start().map_err(|error| transient(error.into()))?;
-    let end = log.stable_end().map_err(|error| transient(error.into()))?;
-    if let LogStart::Offset(offset) = start
-        && !(first..end).contains(&offset)
-    {
-        return Ok(());
-    }
     let mut error = None;
     let name = format!("topic {:?}", logs.name(RegistryTopic::Artifacts));
     read_to_end(&mut *log, &name, &mut |record| match assembler

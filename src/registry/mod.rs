@@ -70,3 +70,18 @@ pub use status::{
 };
 pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
 pub use watcher::{Observer, Watcher, WatcherParts};
+
+/// The JSON Schemas of what the registry's topics hold, by the value of `schema` in it.
+pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+    use schemars::schema_for;
+    vec![
+        (
+            crate::model::MANIFEST_SCHEMA,
+            schema_for!(crate::model::Manifest),
+        ),
+        (CHUNKS_SCHEMA, schema_for!(ChunksHeader)),
+        (DEPLOYMENT_SCHEMA, schema_for!(DeploymentEvent)),
+        (INSTANCE_SCHEMA, schema_for!(Heartbeat)),
+        (STATUS_SCHEMA, schema_for!(StatusEntry)),
+    ]
+}

@@ -1,7 +1,7 @@
 //! Publishing a version: chunks first, then the manifest as the commit point, under a
 //! transactional id of its own that fences rivals.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
 use super::chunks::{
@@ -11,9 +11,12 @@ use super::error::RegistryError;
 use super::logs::{KafkaLogs, REQUEST_TIMEOUT, Reading, RegistryLogs, read_to_end};
 use super::settings::RegistrySettings;
 use super::topics::{RegistryTopic, ensure_topics};
-use crate::kafka::{KafkaSettings, LogStart, Publisher};
+use crate::kafka::{KafkaError, KafkaSettings, LogStart, Publisher};
 use crate::model::{Artifact, Digest, GoldenRow, Manifest, ManifestDraft, ModelName, Version};
 use crate::record::{Header, OutRecord};
+
+/// How long a rival that fenced this publication is given to commit its own.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A version to publish.
 #[derive(Debug)]
@@ -159,21 +162,39 @@ fn commit(
         }],
         timestamp: None,
     };
-    publisher.begin()?;
-    let delivery = match publisher.send(&record) {
-        Ok(delivery) => delivery,
+    match write(&mut publisher, &record) {
+        Ok(offset) => Ok(Published::New {
+            offset,
+            chunks: header.count,
+        }),
         Err(error) => {
-            if let Err(second) = publisher.abort() {
-                tracing::warn!("aborting the publication: {second}");
+            // Fenced by a rival, or the broker went away: whose manifest is there counts.
+            std::thread::sleep(SETTLE);
+            match compare(find(logs, manifest)?.as_ref(), manifest)? {
+                Some(done) => Ok(done),
+                None => Err(RegistryError::Interrupted {
+                    model: manifest.model.to_string(),
+                    version: manifest.version.to_string(),
+                    error,
+                }),
             }
-            return Err(error.into());
         }
-    };
-    publisher.commit()?;
-    Ok(Published::New {
-        offset: delivery.offset,
-        chunks: header.count,
-    })
+    }
+}
+
+/// Writes the manifest in a transaction; gives its offset.
+fn write(publisher: &mut Publisher, record: &OutRecord) -> Result<i64, KafkaError> {
+    publisher.begin()?;
+    match publisher.send(record) {
+        Ok(delivery) => publisher.commit().map(|()| delivery.offset),
+        Err(error) => {
+            // The next publisher of this id ends the transaction as well.
+            if let Err(second) = publisher.abort() {
+                tracing::debug!("aborting the publication: {second}");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The newest record of the manifest's version.

@@ -6,7 +6,7 @@ use super::error::RegistryError;
 use super::fleet::Fleet;
 use super::logs::{Reading, RegistryLogs, read_to_end};
 use super::topics::RegistryTopic;
-use crate::kafka::LogStart;
+use crate::kafka::{ErrorKind, LogStart};
 use crate::record::OwnedRecord;
 
 /// Every version there is.
@@ -46,12 +46,14 @@ fn read(
     topic: RegistryTopic,
     on_record: &mut dyn FnMut(OwnedRecord),
 ) -> Result<(), RegistryError> {
-    logs.check(&[topic])?;
     let mut log = logs.open(topic, LogStart::Beginning)?;
-    let name = format!("topic {:?}", logs.name(topic));
-    read_to_end(&mut *log, &name, &mut |record| {
+    let name = logs.name(topic);
+    let read = read_to_end(&mut *log, &format!("topic {name:?}"), &mut |record| {
         on_record(record);
         Reading::GoOn
-    })?;
-    Ok(())
+    });
+    read.map_err(|error| match error.kind {
+        ErrorKind::MissingTopic => RegistryError::MissingTopics(vec![name]),
+        _ => error.into(),
+    })
 }

@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     missing_docs,
     unreachable_pub,
+    clippy::unnecessary_wraps,
     reason = "test code: a panic is how a test reports"
 )]
 

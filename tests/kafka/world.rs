@@ -375,12 +375,19 @@ impl Instance {
         body
     }
 
-    /// Stops in order and checks that it went well.
+    /// Stops in order and checks that it went well, and fast: a worker that waits for what never
+    /// comes ends at its deadline, which is no failure by itself.
     pub fn stop(mut self) -> Vec<String> {
+        let start = Instant::now();
         self.process.terminate();
         let status = self.process.wait_exit(PATIENCE);
         let lines = self.process.stderr_lines();
         assert!(status.success(), "{status}: {}", lines.join("\n"));
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "slow stop: {}",
+            lines.join("\n")
+        );
         lines
     }
 }

@@ -1,5 +1,6 @@
 //! `swapstream model publish`: an ONNX file and its manifest become an immutable version.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +12,7 @@ use super::{Context, Failure, Output, lineage, print, terminal};
 use crate::config::size;
 use crate::model::{Digest, Manifest, ModelName, Version};
 use crate::registry::{Progress, PublishRequest, Published, finish_manifest, prepare, publish};
-use crate::runtime;
+use crate::runtime::{self, OnnxSummary};
 
 #[derive(Debug, Args)]
 #[command(
@@ -98,8 +99,14 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
 
 fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
     let file = args.file.display();
-    let summary =
-        runtime::metadata(bytes).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
+    let summary = match runtime::metadata(bytes) {
+        Ok(summary) => summary,
+        Err(error) if args.no_check => {
+            terminal::note(&format!("note: {file}: {error}; published unchecked"));
+            nothing_known()
+        }
+        Err(error) => return Err(Failure::Failed(format!("{file}: {error}"))),
+    };
     let mut draft = draft::load(args.manifest.as_deref(), &summary)?;
     if draft.checks.golden_file.is_some() {
         return Err(Failure::Failed(format!(
@@ -129,6 +136,20 @@ fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
         .to_json()
         .map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
     Ok(manifest)
+}
+
+/// What a file that this build cannot read says about itself.
+fn nothing_known() -> OnnxSummary {
+    OnnxSummary {
+        ir_version: 0,
+        producer: String::new(),
+        opsets: BTreeMap::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        operators: Vec::new(),
+        initialiser_bytes: 0,
+        metadata_props: BTreeMap::new(),
+    }
 }
 
 fn bar(bytes: u64) -> ProgressBar {
