@@ -16,7 +16,7 @@ use crate::telemetry::LogSettings;
 
 /// The swap comes at half time, and takes a moment to show.
 const SHORTEST: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -80,7 +80,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         watched: screen.live,
     };
     let done = demo::run(&options, &stop, &mut |report| {
-        screen.show(&report, &options)
+        screen.show(&report, &options);
     });
     screen.clear();
     screen.printed?;
@@ -163,7 +163,7 @@ impl Screen {
         match report {
             // The block with the last numbers stays while the demo ends.
             Report::Step(step) if self.live && self.drawn <= 1 => {
-                self.draw(&[format!("  {step} …")])
+                self.draw(&[format!("  {step} …")]);
             }
             Report::Progress(progress) if self.live => self.draw(&frame(progress, self.colour)),
             Report::Started(started) if !self.live => self.print(&start_line(started, options)),

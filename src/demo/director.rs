@@ -26,12 +26,6 @@ const TICK: Duration = Duration::from_millis(50);
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 const AUC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A deployment, and when it was asked for.
-struct Deployed {
-    revision: i64,
-    at: Duration,
-}
-
 /// The demo while it runs.
 pub(super) struct Director<'a> {
     options: &'a DemoOptions,
@@ -195,7 +189,7 @@ impl<'a> Director<'a> {
         report: &mut dyn FnMut(Report<'_>),
     ) -> Result<Option<Swap>, DemoError> {
         let begin = self.clock.elapsed();
-        let mut deployment: Option<ScopedJoinHandle<'scope, Result<Deployed, DemoError>>> = None;
+        let mut deployment: Option<ScopedJoinHandle<'scope, Result<i64, DemoError>>> = None;
         let mut deployed = None;
         let mut swap: Option<(Swap, Duration)> = None;
         let mut view = View::default();
@@ -221,14 +215,11 @@ impl<'a> Director<'a> {
             if let Some(ended) = deployment.take_if(|deployment| deployment.is_finished()) {
                 deployed = Some(join(ended, "deployment")?);
             }
-            if let (None, Some(deployed)) = (&swap, &deployed) {
-                swap = self.swap(deployed)?.map(|swap| {
-                    report(Report::Swapped(&swap));
-                    (
-                        swap,
-                        deployed.at.saturating_sub(fed_since.unwrap_or_default()),
-                    )
-                });
+            if let (None, Some(revision)) = (&swap, deployed) {
+                swap = self.swap(revision)?;
+                if let Some((swap, _)) = &swap {
+                    report(Report::Swapped(swap));
+                }
             }
             if self.options.watched && view.is_due(now) {
                 let progress = self.progress(now, started, swap.clone(), &mut view);
@@ -239,11 +230,11 @@ impl<'a> Director<'a> {
         if let Some(deployment) = deployment {
             deployed = Some(join(deployment, "deployment")?);
         }
-        match (swap, deployed) {
-            (Some((swap, _)), _) => Ok(Some(swap)),
-            (None, Some(deployed)) => self.swap(&deployed),
-            (None, None) => Ok(None),
-        }
+        let found = match (swap, deployed) {
+            (None, Some(revision)) => self.swap(revision)?,
+            (found, _) => found,
+        };
+        Ok(found.map(|(swap, _)| swap))
     }
 
     /// Whether the feed has had its time, and the swap, too, where it comes at all.
@@ -252,30 +243,35 @@ impl<'a> Director<'a> {
         !self.options.keep_running && fed >= time && (swapped || fed >= time + SWAP_TIMEOUT)
     }
 
-    fn deploy(&self) -> Result<Deployed, DemoError> {
-        let at = self.clock.elapsed();
-        let revision = self
-            .stage
-            .deploy(&SECOND, "better: it knows the delay at departure")?;
-        Ok(Deployed { revision, at })
+    fn deploy(&self) -> Result<i64, DemoError> {
+        self.stage
+            .deploy(&SECOND, "better: it knows the delay at departure")
     }
 
-    /// The swap to `deployed`, once a prediction has carried its revision.
-    fn swap(&self, deployed: &Deployed) -> Result<Option<Swap>, DemoError> {
-        let seen = self
-            .tally
-            .lock()
-            .first_seen
-            .get(&deployed.revision)
-            .copied();
-        let Some(seen) = seen else { return Ok(None) };
-        let after = seen.saturating_sub(deployed.at);
-        Ok(Some(Swap {
+    /// The swap to `revision` and when it was deployed, once a prediction has carried it.
+    fn swap(&self, revision: i64) -> Result<Option<(Swap, Duration)>, DemoError> {
+        let tally = self.tally.lock();
+        let Some(seen) = tally.first_seen.get(&revision).copied() else {
+            return Ok(None);
+        };
+        // Another partition of the reader's may be ahead of the log by a moment.
+        let deployed = tally
+            .deployed
+            .get(&revision)
+            .copied()
+            .unwrap_or(seen)
+            .min(seen);
+        let swap = Swap {
             from: FIRST.manifest()?.version.to_string(),
             to: SECOND.manifest()?.version.to_string(),
-            revision: deployed.revision,
-            activated_after_ms: summary::round(after.as_secs_f64() * 1000.0, 1),
-        }))
+            revision,
+            activated_after_ms: summary::round(
+                seen.saturating_sub(deployed).as_secs_f64() * 1000.0,
+                1,
+            ),
+        };
+        let start = tally.started.unwrap_or_default();
+        Ok(Some((swap, deployed.saturating_sub(start))))
     }
 
     fn progress(

@@ -20,15 +20,24 @@ use crate::registry::{
 pub(super) const PARTITIONS: i32 = 4;
 /// How long a request to a real broker may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Client properties for the embedded broker: it lets a fetch that finds nothing wait for its full
+/// time, and a rebalance for almost a session time-out.
+const EMBEDDED_CLIENT: &str = r#"[kafka.client]
+"fetch.wait.max.ms" = "2"
+"session.timeout.ms" = "3000"
+"heartbeat.interval.ms" = "300"
+"#;
 /// The stream's name.
 const STREAM: &str = "flights";
 
-/// Names of the stream's topics.
+/// Names of the topics that the demo itself writes to or reads.
 #[derive(Debug, Clone)]
 pub(super) struct StreamTopics {
     pub(super) input: String,
     pub(super) output: String,
     pub(super) dead_letters: String,
+    /// The registry's log of deployment events.
+    pub(super) deployments: String,
 }
 
 /// Broker, topics, configuration and models.
@@ -58,6 +67,7 @@ impl Stage {
             input: format!("{prefix}flights"),
             output: format!("{prefix}flights-predictions"),
             dead_letters: format!("{prefix}flights-dlq"),
+            deployments: format!("{prefix}model-deployments"),
         };
         let manifest = FIRST.manifest()?;
         let group_id = format!("swapstream-demo-{short}");
@@ -118,6 +128,7 @@ impl Stage {
             input,
             output,
             dead_letters,
+            ..
         } = &self.topics;
         for topic in [input, output, dead_letters] {
             admin.create_topic(topic, PARTITIONS, &[], REQUEST_TIMEOUT)?;
@@ -179,6 +190,7 @@ fn all_topics(config: &Config, topics: &StreamTopics) -> Vec<(String, i32)> {
         input,
         output,
         dead_letters,
+        ..
     } = topics;
     let stream = [input, output, dead_letters].map(|name| (name.clone(), PARTITIONS));
     let registry = RegistryTopic::ALL.map(|topic| (topic.name(&config.registry).to_owned(), 1));
@@ -205,10 +217,10 @@ fn config_text(
         input,
         output,
         dead_letters,
+        deployments,
     } = topics;
-    // The embedded broker lets a fetch that finds nothing wait for its full time.
     let client = match options.bootstrap_servers {
-        None => "[kafka.client]\n\"fetch.wait.max.ms\" = \"2\"\n",
+        None => EMBEDDED_CLIENT,
         Some(_) => "",
     };
     format!(
@@ -218,7 +230,7 @@ bootstrap_servers = {address}
 {client}[registry]
 versions_topic = "{prefix}model-versions"
 artifacts_topic = "{prefix}model-artifacts"
-deployments_topic = "{prefix}model-deployments"
+deployments_topic = {deployments}
 status_topic = "{prefix}model-status"
 [streams.{STREAM}]
 group_id = "{group_id}"
@@ -232,6 +244,7 @@ include = ["flight_id"]
         input = quoted(input),
         output = quoted(output),
         dead_letters = quoted(dead_letters),
+        deployments = quoted(deployments),
         model = quoted(model.as_str()),
     )
 }
@@ -260,6 +273,7 @@ mod tests {
             input: "p-in".into(),
             output: "p-out".into(),
             dead_letters: "p-dlq".into(),
+            deployments: "p-model-deployments".into(),
         };
         let model = ModelName::new("late-arrival").unwrap();
         let text = config_text("a:1", "p-", "group", &topics, &model, &options);

@@ -49,7 +49,8 @@ pub struct Swap {
     pub to: String,
     /// The offset of the deployment event.
     pub revision: i64,
-    /// From asking for the deployment to reading the first prediction of the new version.
+    /// From the deployment event to the first prediction of the new version, both as a reader of
+    /// the topics sees them.
     pub activated_after_ms: f64,
 }
 
@@ -184,13 +185,8 @@ pub(super) fn round(value: f64, digits: i32) -> f64 {
 impl Outcome {
     /// The table for people.
     pub fn text(&self) -> String {
-        let Summary {
-            swaps,
-            latency_ms,
-            quality,
-            ..
-        } = &self.summary;
         let summary = &self.summary;
+        let latency_ms = &summary.latency_ms;
         let mut out = String::new();
         let mut line = |name: &str, value: &str, note: &str| {
             // Writing to a string does not fail.
@@ -203,7 +199,11 @@ impl Outcome {
         line(
             "events",
             &thousands(summary.events),
-            &format!("real flights in {:.1} s", self.fed.as_secs_f64()),
+            &format!(
+                "real flights in {:.1} s, model {}",
+                self.fed.as_secs_f64(),
+                self.model
+            ),
         );
         let rate = thousands(summary.throughput_per_s.round() as u64);
         line(
@@ -229,10 +229,10 @@ impl Outcome {
             ms(latency_ms.p999)
         );
         line("latency", &ms(latency_ms.p50), &tail);
-        for swap in swaps {
+        for swap in &summary.swaps {
             let note = format!(
-                "{}: first prediction {:.0} ms after the deploy command",
-                self.model, swap.activated_after_ms
+                "the first prediction came {:.0} ms after the deployment",
+                swap.activated_after_ms
             );
             line("swap", &format!("{} → {}", swap.from, swap.to), &note);
         }
@@ -247,7 +247,6 @@ impl Outcome {
             );
             line(name, &auc, &note);
         }
-        debug_assert_eq!(quality.metric, "auc");
         if summary.broker == "embedded" {
             out.push_str(
                 "\nThe embedded broker is a stand-in: it keeps nothing and its transactions are\n\

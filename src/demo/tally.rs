@@ -38,6 +38,8 @@ pub(super) struct Tally {
     pub(super) dead_letters: u64,
     /// By version.
     pub(super) versions: BTreeMap<String, VersionTally>,
+    /// When each deployment event was seen in its topic, by revision.
+    pub(super) deployed: BTreeMap<i64, Duration>,
     /// When the first prediction of each revision was seen.
     pub(super) first_seen: BTreeMap<i64, Duration>,
     /// The version of the newest prediction.
@@ -74,6 +76,7 @@ impl Tally {
             predictions: 0,
             dead_letters: 0,
             versions: BTreeMap::new(),
+            deployed: BTreeMap::new(),
             first_seen: BTreeMap::new(),
             serving: None,
             started: None,
@@ -82,7 +85,7 @@ impl Tally {
         }
     }
 
-    /// Takes in a record of the output or dead-letter topic, seen at `now`.
+    /// Takes in a record of one of the topics that the verifier reads, seen at `now`.
     pub(super) fn observe(
         &mut self,
         record: &OwnedRecord,
@@ -93,6 +96,8 @@ impl Tally {
         if record.topic == topics.output {
             self.predictions += 1;
             self.prediction(record, topics, flights, now);
+        } else if record.topic == topics.deployments {
+            self.deployed.entry(record.offset).or_insert(now);
         } else {
             self.dead_letters += 1;
             match error_origin(record) {
@@ -217,6 +222,7 @@ mod tests {
             input: "in".into(),
             output: "out".into(),
             dead_letters: "dlq".into(),
+            deployments: "deployments".into(),
         }
     }
 
@@ -271,6 +277,7 @@ mod tests {
         see("out", 2, prediction("in", 2, "2", 3), vec![]);
         see("dlq", 3, "{".into(), dead_letter(3));
         see("dlq", 3, "{".into(), vec![]);
+        see("deployments", 0, "{}".into(), vec![]);
         see("out", 3, prediction("in", 4, "1", 0), vec![]);
         see("out", 4, prediction("other", 4, "1", 0), vec![]);
         see("out", 4, "{}".into(), vec![]);
@@ -280,6 +287,7 @@ mod tests {
             (1, 1)
         );
         assert_eq!(tally.ledger.wrong(), 4);
+        assert_eq!(tally.deployed.len(), 1);
         assert_eq!(
             tally.serving.as_deref(),
             Some("2"),

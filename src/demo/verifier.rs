@@ -1,5 +1,5 @@
 //! Reads the output and dead-letter topics as any consumer would and holds them against what was
-//! sent. It knows nothing of the workers.
+//! sent; and the deployment log, to see when a deployment began. It knows nothing of the workers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,11 @@ impl Verifier<'_> {
     /// written twice is found, however late.
     pub(super) fn run(&self) -> Result<(), DemoError> {
         let topics = &self.stage.topics;
-        let read = [&topics.output, &topics.dead_letters].map(|name| (name.clone(), PARTITIONS));
+        let read = [
+            (topics.output.clone(), PARTITIONS),
+            (topics.dead_letters.clone(), PARTITIONS),
+            (topics.deployments.clone(), 1),
+        ];
         let mut reader = TopicReader::open(self.stage.kafka(), &read)?;
         let mut positions = BTreeMap::new();
         while !self.finish.load(Ordering::Acquire) {

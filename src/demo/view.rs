@@ -110,7 +110,7 @@ fn counters(progress: &Progress, style: Style) -> [String; 4] {
         "dead letters",
         &thousands(progress.dead_letters),
         &format!(
-            "{} waiting for an answer, {bad}{} answered twice{end}",
+            "{} to be answered, {bad}{} answered twice{end}",
             thousands(progress.lag),
             thousands(progress.duplicated)
         ),
@@ -191,7 +191,7 @@ fn swap_line(progress: &Progress, style: Style) -> String {
         return String::new();
     };
     format!(
-        "  {}deployed at {:.1} s; its first prediction was read {:.0} ms later{}",
+        "  {}deployed at {:.1} s; its first prediction came {:.0} ms later{}",
         style.dim,
         at.as_secs_f64(),
         swap.activated_after_ms,
