@@ -61,7 +61,11 @@ pub(super) fn config(
 }
 
 fn instance_id(text: &str) -> Result<String, String> {
-    // Instances and models share keys in the status topic, and so their alphabet.
+    // In the status topic `instance/<id>` is a heartbeat and `<id>/<model>` an entry.
+    if text == "instance" {
+        return Err("\"instance\" is taken by the status topic's keys; choose another".to_owned());
+    }
+    // Instances and models share those keys, and so their alphabet.
     ModelName::new(text)
         .map(String::from)
         .map_err(|error| error.to_string())

@@ -8,7 +8,7 @@ use super::session::{Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
 use crate::kafka::{Committed, KafkaError, Position};
 use crate::record::{NextOffset, TopicPartition};
-use crate::telemetry::{HoldOutcome, WorkerState};
+use crate::telemetry::HoldOutcome;
 
 /// One attempt to look offsets up. The worker polls between attempts.
 const LOOK_UP: Duration = Duration::from_millis(900);
@@ -30,9 +30,7 @@ impl Session<'_> {
                     Ok(starts) => self.take_over(starts)?,
                     Err(error) => {
                         // The group waits for the answer; the next turn tries again.
-                        tracing::warn!(stream = self.settings.name, "{error}");
-                        self.health
-                            .set(WorkerState::Running, Some(error.to_string()));
+                        self.trouble(&error);
                         self.rebalances.push_front(Rebalance::Assigned(partitions));
                         return Ok(());
                     }
@@ -131,7 +129,7 @@ impl Session<'_> {
             self.source.pause(&held)?;
         }
         self.health.set_partitions(self.partitions.count());
-        self.health.set(WorkerState::Running, None);
+        self.clear_trouble();
         if !positions.is_empty() {
             let names: Vec<TopicPartition> = positions.into_iter().map(|(p, _)| p).collect();
             tracing::info!(stream = self.settings.name, "took over {}", list(&names));

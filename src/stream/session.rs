@@ -65,6 +65,8 @@ pub(super) enum Rebalance {
 /// The version that scores now, with everything that is made once for it.
 pub(super) struct Active {
     pub(super) serving: Arc<ServingModel>,
+    /// The digest as the header carries it, written once and not for each record.
+    pub(super) digest: String,
     pub(super) scorer: Scorer,
     pub(super) metrics: VersionMetrics,
     /// Tells acknowledgements of this version from those of earlier ones.
@@ -89,6 +91,8 @@ pub(super) struct Session<'s> {
     /// Records that were polled while the worker was waiting for something else.
     pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
+    /// Whether an error is shown that has not ended the session.
+    pub(super) troubled: bool,
     pub(super) pace: Pace,
     pub(super) cycle_start: Instant,
     pub(super) cycle_records: usize,
@@ -126,8 +130,10 @@ impl Active {
             )
         })?;
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
+        let digest = serving.digest.to_string();
         Ok(Self {
             serving,
+            digest,
             scorer,
             metrics,
             slot,
@@ -223,6 +229,7 @@ impl Session<'_> {
             };
             match self.source.poll(wait) {
                 Polled::Record(record) => {
+                    self.clear_trouble();
                     self.batch.push(record);
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.max_queue_delay);
                 }
@@ -298,6 +305,20 @@ impl Session<'_> {
         self.health.set_partitions(self.partitions.count());
     }
 
+    /// Shows an error that does not end the session until a record comes or partitions do.
+    pub(super) fn trouble(&mut self, error: &KafkaError) {
+        tracing::warn!(stream = self.settings.name, "{error}");
+        self.health
+            .set(WorkerState::Running, Some(error.to_string()));
+        self.troubled = true;
+    }
+
+    pub(super) fn clear_trouble(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            self.health.set(WorkerState::Running, None);
+        }
+    }
+
     fn on_error(&mut self, error: &KafkaError) -> Step {
         let kind = match error.kind {
             ErrorKind::Fatal | ErrorKind::Fenced => KafkaErrorKind::Fatal,
@@ -310,9 +331,7 @@ impl Session<'_> {
                 Err(Exit::Rebuild(error.to_string()))
             }
             ErrorKind::MissingTopic | ErrorKind::Authorization => {
-                tracing::warn!(stream = self.settings.name, "{error}");
-                self.health
-                    .set(WorkerState::Running, Some(error.to_string()));
+                self.trouble(error);
                 Ok(())
             }
             _ => {

@@ -186,6 +186,7 @@ impl Worker {
             batch: Vec::new(),
             stash: VecDeque::new(),
             rebalances: VecDeque::new(),
+            troubled: false,
             pace: Pace::default(),
             cycle_start: now,
             cycle_records: 0,
