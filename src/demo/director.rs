@@ -6,14 +6,14 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use super::feed::Feed;
-use super::flights::{FIRST, Flights, SECOND};
+use super::flights::Flights;
 use super::progress::{self, Progress, VersionProgress};
 use super::stage::{PARTITIONS, Stage};
 use super::summary::{self, Outcome, Run, Swap};
 use super::tally::SharedTally;
 use super::verifier::Verifier;
 use super::{DemoError, DemoOptions, Report, Started};
-use crate::app::{App, AppOptions};
+use crate::app::{App, AppError, AppOptions};
 
 /// How long the service may take to become ready, and again until its first answers.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
@@ -63,12 +63,9 @@ impl<'a> Director<'a> {
         report(Report::Step("publishing two versions of the model"));
         self.stage.publish()?;
         report(Report::Step("deploying version 1"));
-        self.stage.deploy(&FIRST, "the demo begins")?;
+        self.stage.deploy(&self.stage.first, "the demo begins")?;
         report(Report::Step("starting the service"));
-        let options = AppOptions {
-            describe_topics: !self.stage.is_embedded(),
-        };
-        let app = App::start(&self.stage.config, options)?;
+        let app = self.start_app()?;
         if let Err(error) = self.wait_until_ready(&app) {
             app.stop();
             return Err(error);
@@ -80,16 +77,30 @@ impl<'a> Director<'a> {
         };
         report(Report::Started(&started));
         let swap = self.perform(app, &started, report)?;
-        let versions = (FIRST.manifest()?.version, SECOND.manifest()?.version);
         let run = Run {
             broker: self.stage.broker.clone(),
-            model: self.stage.model.to_string(),
-            before: versions.0.to_string(),
-            after: versions.1.to_string(),
+            model: self.stage.first.model.to_string(),
+            before: self.stage.first.version.to_string(),
+            after: self.stage.second.version.to_string(),
             swap,
             stopped: self.stopped(),
         };
         Ok(summary::sum_up(&self.tally.lock(), run))
+    }
+
+    /// Starts the service; on a free port where the usual one is taken and none was asked for.
+    fn start_app(&self) -> Result<App, AppError> {
+        let options = AppOptions {
+            describe_topics: !self.stage.is_embedded(),
+        };
+        match App::start(&self.stage.config, options) {
+            Err(AppError::Http(_)) if self.options.http.is_none() => {
+                let mut config = self.stage.config.clone();
+                config.http.listen.set_port(0);
+                App::start(&config, options)
+            }
+            started => started,
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -216,7 +227,7 @@ impl<'a> Director<'a> {
                 deployed = Some(join(ended, "deployment")?);
             }
             if let (None, Some(revision)) = (&swap, deployed) {
-                swap = self.swap(revision)?;
+                swap = self.swap(revision);
                 if let Some((swap, _)) = &swap {
                     report(Report::Swapped(swap));
                 }
@@ -231,7 +242,7 @@ impl<'a> Director<'a> {
             deployed = Some(join(deployment, "deployment")?);
         }
         let found = match (swap, deployed) {
-            (None, Some(revision)) => self.swap(revision)?,
+            (None, Some(revision)) => self.swap(revision),
             (found, _) => found,
         };
         Ok(found.map(|(swap, _)| swap))
@@ -244,16 +255,16 @@ impl<'a> Director<'a> {
     }
 
     fn deploy(&self) -> Result<i64, DemoError> {
-        self.stage
-            .deploy(&SECOND, "better: it knows the delay at departure")
+        self.stage.deploy(
+            &self.stage.second,
+            "better: it knows the delay at departure",
+        )
     }
 
     /// The swap to `revision` and when it was deployed, once a prediction has carried it.
-    fn swap(&self, revision: i64) -> Result<Option<(Swap, Duration)>, DemoError> {
+    fn swap(&self, revision: i64) -> Option<(Swap, Duration)> {
         let tally = self.tally.lock();
-        let Some(seen) = tally.first_seen.get(&revision).copied() else {
-            return Ok(None);
-        };
+        let seen = tally.first_seen.get(&revision).copied()?;
         // Another partition of the reader's may be ahead of the log by a moment.
         let deployed = tally
             .deployed
@@ -262,8 +273,8 @@ impl<'a> Director<'a> {
             .unwrap_or(seen)
             .min(seen);
         let swap = Swap {
-            from: FIRST.manifest()?.version.to_string(),
-            to: SECOND.manifest()?.version.to_string(),
+            from: self.stage.first.version.to_string(),
+            to: self.stage.second.version.to_string(),
             revision,
             activated_after_ms: summary::round(
                 seen.saturating_sub(deployed).as_secs_f64() * 1000.0,
@@ -271,7 +282,7 @@ impl<'a> Director<'a> {
             ),
         };
         let start = tally.started.unwrap_or_default();
-        Ok(Some((swap, deployed.saturating_sub(start))))
+        Some((swap, deployed.saturating_sub(start)))
     }
 
     fn progress(
@@ -297,7 +308,7 @@ impl<'a> Director<'a> {
             duration: (!self.options.keep_running).then_some(self.options.duration),
             broker: started.broker.clone(),
             http: started.http,
-            model: self.stage.model.to_string(),
+            model: self.stage.first.model.to_string(),
             events: tally.ledger.sent(),
             predictions: tally.predictions,
             dead_letters: tally.dead_letters,

@@ -164,9 +164,12 @@ pub fn run(
     }));
     let flights = Flights::load()?;
     let stage = Stage::build(options)?;
-    let done = stage
-        .create_topics()
-        .and_then(|()| Director::new(options, &stage, &flights, stop).run(report));
+    let created = match stage.create_topics() {
+        // Nobody is there to delete anything either.
+        Err(DemoError::Kafka(error)) if error.is_retriable() => return Err(error.into()),
+        created => created,
+    };
+    let done = created.and_then(|()| Director::new(options, &stage, &flights, stop).run(report));
     tidy(&stage, options, done.is_ok(), report);
     done
 }

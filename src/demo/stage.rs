@@ -1,16 +1,14 @@
 //! What the demo plays on: the embedded broker or a real one, the topics, the configuration, and
 //! the two versions in the registry.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::flights::{FIRST, ModelFiles, SECOND};
+use super::flights::{FIRST, SECOND};
 use super::{DemoError, DemoOptions};
 use crate::config::{Config, Streams};
-use crate::http::HttpSettings;
 use crate::kafka::{Admin, EmbeddedBroker, KafkaSettings};
-use crate::model::{ModelName, Version};
+use crate::model::{Manifest, ModelName};
 use crate::registry::{
     Attribution, KafkaLogs, PublishRequest, RegistryTopic, append_event, deploy_event, publish,
     read_catalog, rfc3339,
@@ -45,7 +43,10 @@ pub(super) struct StreamTopics {
 pub(super) struct Stage {
     pub(super) config: Config,
     pub(super) topics: StreamTopics,
-    pub(super) model: ModelName,
+    /// The version that serves first.
+    pub(super) first: Manifest,
+    /// The version that takes over.
+    pub(super) second: Manifest,
     /// What the summary calls the broker.
     pub(super) broker: String,
     group_id: String,
@@ -69,17 +70,17 @@ impl Stage {
             dead_letters: format!("{prefix}flights-dlq"),
             deployments: format!("{prefix}model-deployments"),
         };
-        let manifest = FIRST.manifest()?;
+        let (mut first, mut second) = (FIRST.manifest()?, SECOND.manifest()?);
+        if options.bootstrap_servers.is_some() {
+            // A publication's transactional id holds the model's name, and is the cluster's.
+            let model = ModelName::new(&format!("{}-{short}", first.model))
+                .map_err(|error| DemoError::Sample(error.to_string()))?;
+            first.model = model.clone();
+            second.model = model;
+        }
         let group_id = format!("swapstream-demo-{short}");
         let text = |address: &str| {
-            config_text(
-                address,
-                &prefix,
-                &group_id,
-                &topics,
-                &manifest.model,
-                options,
-            )
+            config_text(address, &prefix, &group_id, &topics, &first.model, options)
         };
         let (mut config, embedded) = if let Some(address) = &options.bootstrap_servers {
             (parse(&text(address), options)?, None)
@@ -92,7 +93,9 @@ impl Stage {
                 Some(broker),
             )
         };
-        config.http = http(options.http);
+        if let Some(listen) = options.http {
+            config.http.listen = listen;
+        }
         config.registry.check_topics = embedded.is_none();
         let broker = options
             .bootstrap_servers
@@ -101,7 +104,8 @@ impl Stage {
         Ok(Self {
             config,
             topics,
-            model: manifest.model,
+            first,
+            second,
             broker,
             group_id,
             embedded,
@@ -138,11 +142,10 @@ impl Stage {
 
     /// Publishes both versions, as `model publish` does.
     pub(super) fn publish(&self) -> Result<(), DemoError> {
-        for files in [&FIRST, &SECOND] {
-            let manifest = files.manifest()?;
+        for (files, manifest) in [(&FIRST, &self.first), (&SECOND, &self.second)] {
             let request = PublishRequest {
                 bytes: files.onnx,
-                manifest: &manifest,
+                manifest,
             };
             publish(self.kafka(), &self.config.registry, &request, &mut |_| {})?;
         }
@@ -150,8 +153,7 @@ impl Stage {
     }
 
     /// Deploys a version, as `model deploy` does. Gives the revision.
-    pub(super) fn deploy(&self, files: &ModelFiles, reason: &str) -> Result<i64, DemoError> {
-        let version: Version = files.manifest()?.version;
+    pub(super) fn deploy(&self, manifest: &Manifest, reason: &str) -> Result<i64, DemoError> {
         let registry = &self.config.registry;
         let catalog = read_catalog(&KafkaLogs::new(self.kafka().clone(), registry.clone()))?;
         let who = Attribution {
@@ -159,7 +161,7 @@ impl Stage {
             reason: Some(reason.to_owned()),
             at: rfc3339(SystemTime::now()),
         };
-        let event = deploy_event(&catalog, &self.model, &version, None, who)?;
+        let event = deploy_event(&catalog, &manifest.model, &manifest.version, None, who)?;
         Ok(append_event(self.kafka(), registry, event)?.revision)
     }
 
@@ -249,16 +251,6 @@ include = ["flight_id"]
     )
 }
 
-/// The address that was asked for; else the usual one, or a free port where that is taken.
-fn http(wanted: Option<SocketAddr>) -> HttpSettings {
-    let usual = HttpSettings::default();
-    let listen = wanted.unwrap_or_else(|| match TcpListener::bind(usual.listen) {
-        Ok(_) => usual.listen,
-        Err(_) => SocketAddr::new(usual.listen.ip(), 0),
-    });
-    HttpSettings { listen }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,17 +278,5 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 7);
         assert!(names.iter().all(|name| name.starts_with("p-")));
-    }
-
-    #[test]
-    fn a_taken_port_is_left_alone() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        assert_eq!(
-            http(Some(address)).listen,
-            address,
-            "asked for: an error is due"
-        );
-        assert!(http(None).listen.ip().is_loopback());
     }
 }

@@ -231,7 +231,7 @@ impl Outcome {
         line("latency", &ms(latency_ms.p50), &tail);
         for swap in &summary.swaps {
             let note = format!(
-                "the first prediction came {:.0} ms after the deployment",
+                "first prediction {:.0} ms after the deployment",
                 swap.activated_after_ms
             );
             line("swap", &format!("{} → {}", swap.from, swap.to), &note);
