@@ -44,6 +44,9 @@ pub enum LogEvent {
 pub struct LogReader {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// Where reading starts at the next poll. A fetch that has begun keeps its connection busy
+    /// for `fetch.wait.max.ms`, so nothing is fetched while ends are still being asked for.
+    start: Option<LogStart>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -61,12 +64,11 @@ impl LogReader {
         let consumer: BaseConsumer<LogContext> = properties::log_reader(kafka)
             .create_with_context(LogContext::new("log reader"))
             .map_err(|error| KafkaError::client(context(), &error))?;
-        let reader = Self {
+        Ok(Self {
             consumer,
             topic: topic.to_owned(),
-        };
-        reader.assign(start)?;
-        Ok(reader)
+            start: Some(start),
+        })
     }
 
     fn assign(&self, start: LogStart) -> Result<(), KafkaError> {
@@ -89,8 +91,8 @@ impl LogReader {
     }
 
     /// Goes on at `offset`.
-    pub fn seek(&mut self, offset: i64) -> Result<(), KafkaError> {
-        self.assign(LogStart::Offset(offset))
+    pub fn seek(&mut self, offset: i64) {
+        self.start = Some(LogStart::Offset(offset));
     }
 
     /// The offset that ends what can be read now: the last stable offset. An error of kind
@@ -135,6 +137,9 @@ impl LogReader {
 
     /// The next record or event, waiting at most `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Result<LogEvent, KafkaError> {
+        if let Some(start) = self.start.take() {
+            self.assign(start)?;
+        }
         match ffi::poll_log(&self.consumer, timeout) {
             None => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),

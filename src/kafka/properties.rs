@@ -173,7 +173,7 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.queue.backoff.ms", "5");
     if !kafka.client.contains_key("fetch.wait.max.ms") {
-        config.set("fetch.wait.max.ms", "100");
+        config.set("fetch.wait.max.ms", "50");
     }
     config
 }
