@@ -73,7 +73,9 @@ impl LogReader {
 
     fn assign(&self, start: LogStart) -> Result<(), KafkaError> {
         let offset = match start {
-            LogStart::Beginning => Offset::Beginning,
+            // The client asks for a logical start only once it knows the leader, and looks again
+            // after half a second; where 0 is gone, the reset to the earliest finds the start.
+            LogStart::Beginning => Offset::Offset(0),
             LogStart::Offset(offset) => Offset::Offset(offset),
         };
         let mut partitions = TopicPartitionList::new();

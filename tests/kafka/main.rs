@@ -11,6 +11,7 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+mod demo;
 mod scoring;
 mod world;
 
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
+    trials.extend(demo::trials());
     trials.extend(scoring::trials());
     support::trials::run(trials)
 }
