@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use swapstream::codec::{self, ErrorLine, Prediction};
+use swapstream::demo::{DEMO_SCHEMA, Summary};
 use swapstream::model::{Manifest, ManifestDraft};
 use swapstream::registry::{self, ChunksHeader, DeploymentEvent, Heartbeat, StatusEntry};
 use swapstream::runtime::{INSPECTION_SCHEMA, Inspection};
@@ -31,6 +32,11 @@ fn schemas() -> BTreeMap<String, Value> {
     all.insert(
         file_name(INSPECTION_SCHEMA),
         serde_json::to_value(inspection).unwrap(),
+    );
+    let summary = schemars::schema_for!(Summary);
+    all.insert(
+        file_name(DEMO_SCHEMA),
+        serde_json::to_value(summary).unwrap(),
     );
     let draft = schemars::schema_for!(ManifestDraft);
     all.insert(
