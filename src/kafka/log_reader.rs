@@ -71,7 +71,10 @@ impl LogReader {
 
     fn assign(&self, start: LogStart) -> Result<(), KafkaError> {
         let offset = match start {
-            LogStart::Beginning => Offset::Beginning,
+            // Not `Offset::Beginning`: asking where that is, before the leader is known, costs
+            // librdkafka a timer of 500 ms. Where offset 0 is gone, `auto.offset.reset` finds the
+            // first one that is there.
+            LogStart::Beginning => Offset::Offset(0),
             LogStart::Offset(offset) => Offset::Offset(offset),
         };
         let mut partitions = TopicPartitionList::new();

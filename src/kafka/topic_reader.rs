@@ -63,7 +63,8 @@ impl TopicReader {
             .collect();
         let mut list = TopicPartitionList::new();
         for tp in &partitions {
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Beginning)
+            // Not `Offset::Beginning`, as in the log reader.
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(0))
                 .map_err(|error| failed(&error))?;
         }
         consumer.assign(&list).map_err(|error| failed(&error))?;
