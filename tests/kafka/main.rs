@@ -11,6 +11,7 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+mod refusals;
 mod scoring;
 mod world;
 
@@ -22,5 +23,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(scoring::trials());
+    trials.extend(refusals::trials());
     support::trials::run(trials)
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use swapstream::kafka::{
-    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
+    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
     RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
 };
-use swapstream::record::{Header, OwnedRecord};
+use swapstream::record::{Header, OutRecord, OwnedRecord};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
@@ -23,6 +23,8 @@ pub struct World {
     pub kafka: KafkaSettings,
     pub name: String,
     pub partitions: i32,
+    /// Partitions of the output and dead-letter topics.
+    pub output_partitions: i32,
     dir: TempDir,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
@@ -62,32 +64,50 @@ pub fn models() -> PathBuf {
 }
 
 impl World {
+    /// A world with its topics, on a broker that runs.
     pub fn new(broker: &Broker, partitions: i32) -> Self {
+        Self::with_counts(broker, partitions, partitions)
+    }
+
+    /// A world whose output and dead-letter topics have a partition count of their own.
+    pub fn with_counts(broker: &Broker, partitions: i32, output_partitions: i32) -> Self {
+        let mut world = Self::at(broker.bootstrap(), partitions);
+        world.output_partitions = output_partitions;
+        world.create_topics();
+        world
+    }
+
+    /// A world without topics at an address where a broker may or may not be.
+    pub fn at(servers: &str, partitions: i32) -> Self {
         let kafka = KafkaSettings {
-            bootstrap_servers: broker.bootstrap().to_owned(),
+            bootstrap_servers: servers.to_owned(),
             client: BTreeMap::new(),
             memory: DEFAULT_KAFKA_MEMORY,
         };
-        let world = Self {
+        Self {
             kafka,
             name: unique("t"),
             partitions,
+            output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             stream_extra: String::new(),
             extra: String::new(),
-        };
-        let admin = Admin::new(&world.kafka).unwrap();
-        let big = [("max.message.bytes", "12000000")];
-        for (topic, config) in [
-            (world.input(), &big[..]),
-            (world.output(), &[]),
-            (world.dead_letters(), &[]),
-        ] {
-            admin
-                .create_topic(&topic, partitions, config, PATIENCE)
-                .unwrap();
         }
-        world
+    }
+
+    /// Creates the stream's topics.
+    pub fn create_topics(&self) {
+        let big = [("max.message.bytes", "12000000")];
+        self.create_topic(&self.input(), self.partitions, &big);
+        self.create_topic(&self.output(), self.output_partitions, &[]);
+        self.create_topic(&self.dead_letters(), self.output_partitions, &[]);
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let admin = Admin::new(&self.kafka).unwrap();
+        admin
+            .create_topic(name, partitions, config, PATIENCE)
+            .unwrap();
     }
 
     pub fn input(&self) -> String {
@@ -219,6 +239,38 @@ include = ["flight_id"]
         Instance { process, http }
     }
 
+    /// Appends one record to a topic's partition 0, as a program other than ours would; gives its
+    /// offset.
+    pub fn append(
+        &self,
+        topic: &str,
+        key: &str,
+        value: Option<Vec<u8>>,
+        headers: Vec<Header>,
+    ) -> i64 {
+        let record = OutRecord {
+            topic: topic.to_owned(),
+            partition: Some(0),
+            key: Some(key.as_bytes().to_vec()),
+            value,
+            headers,
+            timestamp: None,
+        };
+        let mut publisher = Publisher::idempotent(&self.kafka).unwrap();
+        publisher.send(&record).unwrap().offset
+    }
+
+    /// Appends a deployment event that no command would write; gives its revision.
+    pub fn append_deploy(&self, version: &str, digest: Option<&str>) -> i64 {
+        let event = serde_json::json!({
+            "schema": "swapstream.deployment/v1", "action": "deploy", "model": "late-arrival",
+            "version": version, "digest": digest,
+        });
+        let topic = self.registry_topic("deployments");
+        let value = Some(event.to_string().into_bytes());
+        self.append(&topic, "late-arrival", value, Vec::new())
+    }
+
     /// Starts an instance and waits until it is ready.
     pub fn start_ready(&self, instance: &str) -> Instance {
         let instance = self.start(instance);
@@ -238,13 +290,21 @@ include = ["flight_id"]
         &self,
         records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
     ) {
+        self.produce_to(&self.input(), records);
+    }
+
+    /// Sends records to a topic and waits until they are stored.
+    pub fn produce_to<'a>(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
+    ) {
         let limits = RecordLimits {
             record: 12_000_000,
             batch: 1_000_000,
         };
         let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
         let producer = Producer::new(&self.kafka, memory, limits).unwrap();
-        let input = self.input();
         for (partition, key, value, headers) in records {
             let headers = headers
                 .iter()
@@ -252,7 +312,7 @@ include = ["flight_id"]
                     all.with(&header.key, header.value.as_deref())
                 });
             let mut record = OutgoingRecord {
-                topic: &input,
+                topic,
                 partition: Some(partition),
                 key,
                 value,
@@ -284,7 +344,17 @@ include = ["flight_id"]
 
     /// Follows `topic`.
     pub fn tail(&self, topic: &str) -> Tail {
-        let topics = [(topic.to_owned(), self.partitions)];
+        let partitions = if topic == self.input() {
+            self.partitions
+        } else {
+            self.output_partitions
+        };
+        self.tail_of(topic, partitions)
+    }
+
+    /// Follows `topic`, which has so many partitions.
+    pub fn tail_of(&self, topic: &str, partitions: i32) -> Tail {
+        let topics = [(topic.to_owned(), partitions)];
         Tail {
             reader: TopicReader::open(&self.kafka, &topics).unwrap(),
             records: Vec::new(),
@@ -367,6 +437,19 @@ impl Instance {
                 self.process.stderr_lines().join("\n")
             )),
         }
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        try_http_get(&self.http, path).unwrap()
+    }
+
+    /// The value of one series, named as `/metrics` shows it; 0 where it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics();
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     pub fn metrics(&self) -> String {
