@@ -11,6 +11,7 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+mod bad_events;
 mod refusals;
 mod scoring;
 mod world;
@@ -24,5 +25,6 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(scoring::trials());
     trials.extend(refusals::trials());
+    trials.extend(bad_events::trials());
     support::trials::run(trials)
 }

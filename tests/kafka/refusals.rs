@@ -252,24 +252,23 @@ fn refused_versions_never_serve(broker: &'static Broker) -> TestResult {
         assert!(instance.ready().is_ok(), "what serves makes it ready");
         // The next good one works.
         let good = if served.0 == "1" { "2" } else { "1" };
-        let done = world
-            .run(&[
-                "model",
-                "deploy",
-                "late-arrival",
-                good,
-                "--wait",
-                "--output",
-                "json",
-            ])
-            .ok();
-        assert_eq!(done.json()["converged"], true, "{}", done.stdout);
-        served = (good, done.json()["revision"].as_i64().unwrap());
+        served = (good, world.append_deploy(good, None));
+        instance.wait_serves(served.1);
         let answer = ask(&world, &mut tail);
         assert_eq!(answer, (served.0.to_owned(), served.1), "after {version}");
     }
-    let dead = world.tail(&world.dead_letters());
-    assert!(dead.records.is_empty());
+    let args = [
+        "model",
+        "deploy",
+        "late-arrival",
+        "1",
+        "--wait",
+        "--output",
+        "json",
+    ];
+    let done = world.run(&args).ok();
+    assert_eq!(done.json()["converged"], true, "{}", done.stdout);
+    assert!(world.all(&world.dead_letters()).is_empty());
     let refused =
         instance.metric(r#"swapstream_model_swaps_total{model="late-arrival",outcome="refused"}"#);
     assert_eq!(refused, BAD.len() as f64);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use swapstream::kafka::{
-    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
-    RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
+    Admin, ClientMemory, Committed, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
+    Publisher, RecordHeaders, RecordLimits, SendError, Source, TopicEvent, TopicReader,
 };
-use swapstream::record::{Header, OutRecord, OwnedRecord};
+use swapstream::record::{Header, OutRecord, OwnedRecord, TopicPartition};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
@@ -271,6 +271,30 @@ include = ["flight_id"]
         self.append(&topic, "late-arrival", value, Vec::new())
     }
 
+    /// Offsets and metadata that the stream's group has committed, by partition. Joins the group
+    /// to ask, so no instance may be running.
+    pub fn committed(&self) -> Vec<(Option<i64>, String)> {
+        let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
+        let input = self.input();
+        let source = Source::join(
+            &self.kafka,
+            &self.name,
+            std::slice::from_ref(&input),
+            memory,
+        )
+        .unwrap();
+        let partitions: Vec<_> = (0..self.partitions)
+            .map(|number| TopicPartition::new(input.as_str(), number))
+            .collect();
+        let committed = eventually("committed offsets", PATIENCE, || {
+            let answer = source.committed(&partitions, Duration::from_secs(5));
+            answer.map_err(|error| error.to_string())
+        });
+        source.close(Duration::from_secs(10));
+        let offset = |one: Committed| (one.next.map(|next| next.0), one.metadata);
+        committed.into_iter().map(offset).collect()
+    }
+
     /// Starts an instance and waits until it is ready.
     pub fn start_ready(&self, instance: &str) -> Instance {
         let instance = self.start(instance);
@@ -339,6 +363,24 @@ include = ["flight_id"]
         let mut tail = self.tail(topic);
         tail.until(count, PATIENCE);
         tail.settle();
+        tail.records
+    }
+
+    /// Everything that is in `topic` now.
+    pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
+        let mut tail = self.tail(topic);
+        let ends = tail.reader.ends(PATIENCE).unwrap();
+        let mut left = ends.values().filter(|end| **end > 0).count();
+        let deadline = Instant::now() + PATIENCE;
+        while left > 0 {
+            assert!(Instant::now() < deadline, "{topic} is not read to its end");
+            match tail.reader.poll(Duration::from_millis(20)) {
+                Ok(TopicEvent::Record(record)) => tail.records.push(record),
+                Ok(TopicEvent::EndOfPartition { next, .. }) if next > 0 => left -= 1,
+                Ok(_) => {}
+                Err(error) => assert!(error.is_retriable(), "{error}"),
+            }
+        }
         tail.records
     }
 
@@ -437,6 +479,24 @@ impl Instance {
                 self.process.stderr_lines().join("\n")
             )),
         }
+    }
+
+    /// Waits until the deployment at `revision` serves.
+    pub fn wait_serves(&self, revision: i64) {
+        let wanted = format!("revision=\"{revision}\"");
+        eventually("the deployment serves", PATIENCE, || {
+            let metrics = self.metrics();
+            let mut infos = metrics
+                .lines()
+                .filter(|line| line.starts_with("swapstream_model_info{"));
+            match infos.find(|line| line.contains(&wanted)) {
+                Some(_) => Ok(()),
+                None => Err(format!(
+                    "{wanted}\n{}",
+                    self.process.stderr_lines().join("\n")
+                )),
+            }
+        });
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
