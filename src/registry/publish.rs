@@ -18,6 +18,9 @@ use crate::record::{Header, OutRecord};
 /// How long a rival that fenced this publication is given to commit its own.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// How often a manifest that could not be written is tried.
+const COMMIT_ATTEMPTS: u32 = 3;
+
 /// A version to publish.
 #[derive(Debug)]
 pub struct PublishRequest<'a> {
@@ -145,12 +148,7 @@ fn commit(
     value: Vec<u8>,
     header: &ChunksHeader,
 ) -> Result<Published, RegistryError> {
-    // From here on no rival can commit: its transaction was ended or is fenced.
     let id = transactional_id(&manifest.model, &manifest.version);
-    let mut publisher = Publisher::transactional(kafka, &id)?;
-    if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
-        return Ok(done);
-    }
     let record = OutRecord {
         topic: settings.versions_topic.clone(),
         partition: Some(0),
@@ -162,23 +160,42 @@ fn commit(
         }],
         timestamp: None,
     };
-    match write(&mut publisher, &record) {
-        Ok(offset) => Ok(Published::New {
-            offset,
-            chunks: header.count,
-        }),
-        Err(error) => {
-            // Fenced by a rival, or the broker went away: whose manifest is there counts.
-            std::thread::sleep(SETTLE);
-            match compare(find(logs, manifest)?.as_ref(), manifest)? {
-                Some(done) => Ok(done),
-                None => Err(RegistryError::Interrupted {
-                    model: manifest.model.to_string(),
-                    version: manifest.version.to_string(),
-                    error,
-                }),
-            }
+    let mut attempt = 1;
+    loop {
+        // From here on no rival can commit: its transaction was ended or is fenced.
+        let mut publisher = Publisher::transactional(kafka, &id)?;
+        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
+            return Ok(done);
         }
+        let error = match write(&mut publisher, &record) {
+            Ok(offset) => {
+                return Ok(Published::New {
+                    offset,
+                    chunks: header.count,
+                });
+            }
+            Err(error) => error,
+        };
+        drop(publisher);
+        // Fenced by a rival, or the broker went away: whose manifest is there counts. Where there
+        // is none the rival has failed, or was another registry's on the same cluster, whose
+        // transactional id is the same.
+        std::thread::sleep(SETTLE);
+        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
+            return Ok(done);
+        }
+        if attempt == COMMIT_ATTEMPTS {
+            return Err(RegistryError::Interrupted {
+                model: manifest.model.to_string(),
+                version: manifest.version.to_string(),
+                error,
+            });
+        }
+        tracing::debug!(
+            attempt,
+            "the manifest was not written, trying again: {error}"
+        );
+        attempt += 1;
     }
 }
 

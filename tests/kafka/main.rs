@@ -11,7 +11,9 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+mod bad_events;
 mod demo;
+mod refusals;
 mod scoring;
 mod world;
 
@@ -24,5 +26,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(refusals::trials());
+    trials.extend(bad_events::trials());
     support::trials::run(trials)
 }
