@@ -15,6 +15,7 @@ mod bad_events;
 mod demo;
 mod refusals;
 mod scoring;
+mod starts;
 mod world;
 
 #[path = "../support/mod.rs"]
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(bad_events::trials());
     support::trials::run(trials)
