@@ -162,9 +162,17 @@ impl Producer {
         }
     }
 
-    /// Serves acknowledgements for up to `timeout`; the full time, whatever comes.
+    /// Serves the acknowledgements that are there; where there are none, waits up to a
+    /// millisecond (at most `timeout`) for some.
+    ///
+    /// The client crate's own wait counts whole milliseconds and spins through the rest.
     pub fn poll(&self, timeout: Duration) {
-        self.producer.poll(timeout);
+        let before = self.delivered().count;
+        self.producer.poll(Duration::ZERO);
+        if !timeout.is_zero() && self.delivered().count == before {
+            std::thread::park_timeout(timeout.min(Duration::from_millis(1)));
+            self.producer.poll(Duration::ZERO);
+        }
     }
 
     /// Records sent and not yet acknowledged.
