@@ -59,6 +59,8 @@ fn code(path: &Path) -> String {
 
 /// The string literals of `code` that are in `snake_case`.
 fn names_in(code: &str) -> BTreeSet<String> {
+    // Neither a quote as a character nor one inside a text begins a text.
+    let code = code.replace("'\"'", "").replace("\\\"", "");
     code.split('"')
         .skip(1)
         .step_by(2)
@@ -92,7 +94,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn every_class_of_an_error_is_documented() {
     // Literals of the same files that are no classes.
-    let others: BTreeSet<String> = ["null", "compiled"].map(str::to_owned).into();
+    let others: BTreeSet<String> = ["null", "compiled", "outputs"].map(str::to_owned).into();
     let src = root().join("src");
     let mut used = BTreeSet::new();
     let mut pairs = BTreeSet::new();
