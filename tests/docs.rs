@@ -175,6 +175,30 @@ fn anchors(path: &Path) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn tests_that_are_named_exist() {
+    let sources: String = files(&root().join("tests/kafka"), ".rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let text = read("docs/reliability.md");
+    let named = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').collect();
+        (cells.len() == 5).then(|| cells[3].to_owned())
+    });
+    let named: Vec<String> = named
+        .flat_map(|cell| {
+            let names = cell.split('`').skip(1).step_by(2).map(str::to_owned);
+            names.collect::<Vec<_>>()
+        })
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        assert!(sources.contains(&format!("\"{name}\"")), "no test {name}");
+    }
+}
+
 /// The `swapstream` commands that the documents show, as words.
 fn commands() -> BTreeSet<Vec<String>> {
     let mut all = BTreeSet::new();
