@@ -1,6 +1,8 @@
 //! Reads a topic of one partition as a log: from its start to its stable end, and on from there.
 //! Outside any consumer group, committed records only.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,8 @@ pub enum LogEvent {
 pub struct LogReader {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// What was polled to hear why a request has failed.
+    polled: RefCell<VecDeque<LogPoll>>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -64,6 +68,7 @@ impl LogReader {
         let reader = Self {
             consumer,
             topic: topic.to_owned(),
+            polled: RefCell::default(),
         };
         reader.assign(start)?;
         Ok(reader)
@@ -89,8 +94,17 @@ impl LogReader {
             .with_cause(self.consumer.context().last_error())
     }
 
+    /// An error of a request, with the cause that lies in the queue of what is polled.
+    fn request_error(&self, doing: &str, error: &ClientError) -> KafkaError {
+        while let Some(polled) = ffi::poll_log(&self.consumer, Duration::ZERO) {
+            self.polled.borrow_mut().push_back(polled);
+        }
+        self.error(doing, error)
+    }
+
     /// Goes on at `offset`.
     pub fn seek(&mut self, offset: i64) -> Result<(), KafkaError> {
+        self.polled.borrow_mut().clear();
         self.assign(LogStart::Offset(offset))
     }
 
@@ -111,7 +125,7 @@ impl LogReader {
         let metadata = self
             .consumer
             .fetch_metadata(Some(&self.topic), timeout)
-            .map_err(|error| self.error("looking up", &error))?;
+            .map_err(|error| self.request_error("looking up", &error))?;
         let partitions = metadata
             .topics()
             .first()
@@ -131,13 +145,14 @@ impl LogReader {
         // With isolation.level = read_committed the high end is the last stable offset.
         self.consumer
             .fetch_watermarks(&self.topic, 0, timeout)
-            .map_err(|error| self.error("asking for the end of", &error))
+            .map_err(|error| self.request_error("asking for the end of", &error))
     }
 
     /// The next record or event, waiting at most `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Result<LogEvent, KafkaError> {
-        match ffi::poll_log(&self.consumer, timeout) {
-            None => Ok(LogEvent::Idle),
+        let waiting = self.polled.get_mut().pop_front();
+        match waiting.or_else(|| ffi::poll_log(&self.consumer, timeout)) {
+            None | Some(LogPoll::Heard) => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),
             Some(LogPoll::EndOfPartition(_, next)) => Ok(LogEvent::EndOfLog { next }),
             Some(LogPoll::Error(code)) => {
