@@ -8,6 +8,8 @@
     missing_docs,
     unreachable_pub,
     clippy::unnecessary_wraps,
+    clippy::too_many_lines,
+    clippy::assigning_clones,
     reason = "test code: a panic is how a test reports"
 )]
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
 
 /// How long anything may take that only has to work.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A test's own topics and configuration.
 pub struct World {
