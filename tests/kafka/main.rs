@@ -10,6 +10,8 @@
     clippy::unnecessary_wraps,
     clippy::too_many_lines,
     clippy::assigning_clones,
+    clippy::items_after_statements,
+    clippy::wrong_self_convention,
     reason = "test code: a panic is how a test reports"
 )]
 
