@@ -1,7 +1,7 @@
 //! Publishing a version: chunks first, then the manifest as the commit point, under a
 //! transactional id of its own that fences rivals.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
 use super::chunks::{
@@ -17,6 +17,9 @@ use crate::record::{Header, OutRecord};
 
 /// How long a rival that fenced this publication is given to commit its own.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long a committed manifest may take to be seen.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a manifest that could not be written is tried.
 const COMMIT_ATTEMPTS: u32 = 3;
@@ -169,6 +172,7 @@ fn commit(
         }
         let error = match write(&mut publisher, &record) {
             Ok(offset) => {
+                wait_until_visible(logs, offset)?;
                 return Ok(Published::New {
                     offset,
                     chunks: header.count,
@@ -197,6 +201,22 @@ fn commit(
         );
         attempt += 1;
     }
+}
+
+/// Waits until readers see the manifest at `offset`. Kafka answers a commit once it is decided,
+/// and ends the transaction in the topic a moment later: a deployment right after the publication
+/// would not find the version.
+fn wait_until_visible(logs: &KafkaLogs, offset: i64) -> Result<(), RegistryError> {
+    let mut log = logs.open(RegistryTopic::Versions, LogStart::Offset(offset))?;
+    let deadline = Instant::now() + VISIBLE_WITHIN;
+    while log.stable_end()? <= offset {
+        if Instant::now() >= deadline {
+            tracing::warn!("the version is published, and no reader sees it yet");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Writes the manifest in a transaction; gives its offset.
