@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
 
 /// How long anything may take that only has to work.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A test's own topics and configuration.
 pub struct World {
@@ -402,7 +402,7 @@ include = ["flight_id"]
 
     /// Everything that is in `topic` now.
     pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
-        self.tail(topic).to_end()
+        self.tail(topic).read_to_end()
     }
 
     /// Follows `topic`.
@@ -476,7 +476,7 @@ impl Tail {
     }
 
     /// Reads to the ends that hold now and gives everything.
-    pub fn to_end(mut self) -> Vec<OwnedRecord> {
+    pub fn read_to_end(mut self) -> Vec<OwnedRecord> {
         let ends = self.reader.ends(PATIENCE).unwrap();
         let mut left = ends.values().filter(|end| **end > 0).count();
         let deadline = Instant::now() + PATIENCE;
