@@ -115,6 +115,22 @@ impl ClientContext for LogContext {
     fn stats_raw(&self, _: &[u8]) {}
 }
 
+/// Gives a context with a field `log` the log lines and errors of [`LogContext`].
+macro_rules! log_through {
+    ($context:ty) => {
+        impl rdkafka::ClientContext for $context {
+            fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
+                self.log.log(level, facility, text);
+            }
+            fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+                self.log.error(error, reason);
+            }
+            fn stats_raw(&self, _: &[u8]) {}
+        }
+    };
+}
+pub(super) use log_through;
+
 #[cfg(test)]
 mod tests {
     use super::*;

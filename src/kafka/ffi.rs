@@ -258,14 +258,14 @@ pub(super) fn cached_high_watermark<C: ConsumerContext>(
     known.then_some(high)
 }
 
-/// Lets groups of a mock cluster start without the fixed delay of 3 s.
-pub(super) fn no_rebalance_delay<C: ClientContext>(client: &Client<C>) {
+/// How long a new group of a mock cluster waits for its members; by default 3 s.
+pub(super) fn set_rebalance_delay<C: ClientContext>(client: &Client<C>, delay_ms: i32) {
     // SAFETY: the client outlives the call; the handle is null unless the client owns a mock
     // cluster, and lives as long as the client.
     unsafe {
         let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
         if !cluster.is_null() {
-            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, delay_ms);
         }
     }
 }

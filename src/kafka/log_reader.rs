@@ -46,6 +46,9 @@ pub enum LogEvent {
 pub struct LogReader {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// Where reading starts at the next poll. A fetch that has begun keeps its connection busy
+    /// for `fetch.wait.max.ms`, so nothing is fetched while ends are still being asked for.
+    start: Option<LogStart>,
     /// What was polled to hear why a request has failed.
     polled: RefCell<VecDeque<LogPoll>>,
 }
@@ -65,20 +68,18 @@ impl LogReader {
         let consumer: BaseConsumer<LogContext> = properties::log_reader(kafka)
             .create_with_context(LogContext::new("log reader"))
             .map_err(|error| KafkaError::client(context(), &error))?;
-        let reader = Self {
+        Ok(Self {
             consumer,
             topic: topic.to_owned(),
+            start: Some(start),
             polled: RefCell::default(),
-        };
-        reader.assign(start)?;
-        Ok(reader)
+        })
     }
 
     fn assign(&self, start: LogStart) -> Result<(), KafkaError> {
         let offset = match start {
-            // Not `Offset::Beginning`: asking where that is, before the leader is known, costs
-            // librdkafka a timer of 500 ms. Where offset 0 is gone, `auto.offset.reset` finds the
-            // first one that is there.
+            // The client asks for a logical start only once it knows the leader, and looks again
+            // after half a second; where 0 is gone, the reset to the earliest finds the start.
             LogStart::Beginning => Offset::Offset(0),
             LogStart::Offset(offset) => Offset::Offset(offset),
         };
@@ -103,9 +104,9 @@ impl LogReader {
     }
 
     /// Goes on at `offset`.
-    pub fn seek(&mut self, offset: i64) -> Result<(), KafkaError> {
-        self.polled.borrow_mut().clear();
-        self.assign(LogStart::Offset(offset))
+    pub fn seek(&mut self, offset: i64) {
+        self.polled.get_mut().clear();
+        self.start = Some(LogStart::Offset(offset));
     }
 
     /// The offset that ends what can be read now: the last stable offset. An error of kind
@@ -150,6 +151,9 @@ impl LogReader {
 
     /// The next record or event, waiting at most `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Result<LogEvent, KafkaError> {
+        if let Some(start) = self.start.take() {
+            self.assign(start)?;
+        }
         let waiting = self.polled.get_mut().pop_front();
         match waiting.or_else(|| ffi::poll_log(&self.consumer, timeout)) {
             None | Some(LogPoll::Heard) => Ok(LogEvent::Idle),

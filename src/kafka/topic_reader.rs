@@ -63,7 +63,8 @@ impl TopicReader {
             .collect();
         let mut list = TopicPartitionList::new();
         for tp in &partitions {
-            // Not `Offset::Beginning`, as in the log reader.
+            // As in a log reader: quicker than asking for the beginning, and where 0 is gone, the
+            // reset to the earliest finds it.
             list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(0))
                 .map_err(|error| failed(&error))?;
         }

@@ -18,8 +18,8 @@ use crate::record::{Header, OutRecord};
 /// How long a rival that fenced this publication is given to commit its own.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long a committed manifest may take to be seen.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a committed manifest may take to be seen by readers.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a manifest that could not be written is tried.
 const COMMIT_ATTEMPTS: u32 = 3;
@@ -203,18 +203,18 @@ fn commit(
     }
 }
 
-/// Waits until readers see the manifest at `offset`. Kafka answers a commit once it is decided,
-/// and ends the transaction in the topic a moment later: a deployment right after the publication
-/// would not find the version.
-fn wait_until_visible(logs: &KafkaLogs, offset: i64) -> Result<(), RegistryError> {
+/// Waits until readers of committed records see the record at `offset`: the broker answers a
+/// commit before it has written the markers, and who deploys next must find the version.
+fn wait_until_visible(logs: &dyn RegistryLogs, offset: i64) -> Result<(), RegistryError> {
     let mut log = logs.open(RegistryTopic::Versions, LogStart::Offset(offset))?;
-    let deadline = Instant::now() + VISIBLE_WITHIN;
+    let deadline = Instant::now() + VISIBLE_TIMEOUT;
     while log.stable_end()? <= offset {
         if Instant::now() >= deadline {
-            tracing::warn!("the version is published, and no reader sees it yet");
-            break;
+            // Somebody else's open transaction holds the readers back; ours is committed.
+            tracing::warn!("the version is stored, and readers do not see it yet");
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ mod fence;
 mod health;
 mod pace;
 mod partitions;
+mod parts;
 mod routes;
 mod session;
 mod settings;
@@ -35,8 +36,9 @@ pub use settings::{
 };
 
 use self::health::WorkerHealth;
+use self::parts::Parts;
 use self::topics::Topics;
-use self::worker::{Parts, Worker};
+use self::worker::Worker;
 use crate::kafka::{Admin, ClientMemory, KafkaSettings};
 use crate::serving::Serving;
 use crate::telemetry::{Metrics, WorkerState};

@@ -9,10 +9,13 @@
     unreachable_pub,
     clippy::unnecessary_wraps,
     clippy::too_many_lines,
+    clippy::assigning_clones,
+    clippy::items_after_statements,
     reason = "test code: a panic is how a test reports, and a scenario reads best in one piece"
 )]
 
 mod bad_events;
+mod demo;
 mod faults;
 mod fence;
 mod logs;
@@ -21,6 +24,7 @@ mod publish;
 mod refusals;
 mod scoring;
 mod several;
+mod starts;
 mod startup;
 mod world;
 
@@ -34,9 +38,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The longest first: they run beside the others.
     let mut trials = Vec::new();
+    trials.extend(demo::trials());
+    trials.extend(scoring::trials());
+    trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(faults::trials());
-    trials.extend(scoring::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());
     trials.extend(bad_events::trials());

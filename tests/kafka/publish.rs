@@ -101,7 +101,9 @@ fn versions_are_immutable(broker: &'static Broker) -> TestResult {
         assert!(other.stderr.contains(part), "{}", other.stderr);
     }
     // Nothing was written by either.
-    let versions = world.tail_of(&world.registry_topic("versions"), 1).read_to_end();
+    let versions = world
+        .tail_of(&world.registry_topic("versions"), 1)
+        .read_to_end();
     assert_eq!(versions.len(), 1);
     Ok(())
 }
