@@ -232,7 +232,10 @@ async fn an_address_in_use_is_named_with_its_key() {
     };
     let error = bind(&settings).await.unwrap_err().to_string();
     let expected = format!("cannot listen on {}: ", server.address);
-    assert!(error.starts_with(&expected) && error.contains("http.listen"), "{error}");
+    assert!(
+        error.starts_with(&expected) && error.contains("http.listen"),
+        "{error}"
+    );
 }
 
 #[test]
