@@ -224,11 +224,6 @@ fn what_cannot_serve_is_refused_by_name() {
             "operator com.example.Relu is not supported by this build",
         ),
         (
-            "trees",
-            "operators ai.onnx.ml.TreeEnsembleClassifier, ai.onnx.ml.TreeEnsembleRegressor are not \
-             supported by this build",
-        ),
-        (
             "float16",
             "input \"x\" has the element type float16, which is not supported",
         ),
@@ -384,6 +379,51 @@ fn outputs_are_right_in_every_element_type() {
 }
 
 #[test]
+fn trees_give_labels_and_scores() {
+    // Feature 0, 0.5 or less and more.
+    let both = run(
+        &*model("trees"),
+        2,
+        vec![Values::Float(vec![0.5, 9.0, 0.75, 9.0])],
+    )
+    .unwrap();
+    assert_eq!(floats(&both, 0), [1.0, 2.0]);
+    assert_eq!(both.columns[1].values, Values::Int64(vec![0, 1]));
+
+    let nan = f32::NAN;
+    let strings = vec![Values::Float(vec![9.0, 0.25, 9.0, 0.5, 9.0, nan])];
+    let strings = run(&*model("tree_strings"), 3, strings).unwrap();
+    let labels = ["no", "yes", "no"].map(str::to_owned);
+    assert_eq!(strings.columns[0].values, Values::String(labels.to_vec()));
+    let likely = 0.731_058_6;
+    let scores = [1.0 - likely, likely];
+    let expected = [
+        scores[1], scores[0], scores[0], scores[1], scores[1], scores[0],
+    ];
+    for (found, expected) in floats(&strings, 1).iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+
+    let doubles = vec![Values::Double(vec![
+        9.0,
+        0.1_f64.next_down(),
+        9.0,
+        0.1,
+        9.0,
+        f64::NAN,
+    ])];
+    let doubles = run(&*model("tree_doubles"), 3, doubles).unwrap();
+    assert_eq!(floats(&doubles, 0), [1.1, 1.2, 1.2]);
+
+    let set = vec![Values::Float(vec![3.0, 0.5, 2.0, 0.5, 1.0, -0.5, nan, nan])];
+    let set = run(&*model("tree_set"), 4, set).unwrap();
+    assert_eq!(
+        floats(&set, 0),
+        [1.0, 10.0, 0.0, 12.0, 21.0, 0.0, 20.0, 2.0]
+    );
+}
+
+#[test]
 fn a_runner_survives_what_the_model_does() {
     let model = model("embedding");
     let specs = &model.signature().inputs;
@@ -439,8 +479,8 @@ fn an_inspection_says_whether_and_how_fast_it_runs() {
     assert!(runs.timings.iter().all(|timing| timing.median_us > 0.0));
     assert!(runs.batch_invariant);
 
-    let refused = inspect(&fixture("trees")).unwrap();
-    assert!(refused.refused.unwrap().contains("TreeEnsemble"));
+    let refused = inspect(&fixture("unknown_operator")).unwrap();
+    assert!(refused.refused.unwrap().contains("ai.onnx.Unique"));
     assert_eq!(refused.runs, None);
     inspect(b"not a model").unwrap_err();
 }
@@ -457,7 +497,9 @@ proptest! {
         seed in any::<u32>(),
         order in Just((0..200usize).collect::<Vec<_>>()).prop_shuffle(),
         sizes in prop::collection::vec(2..=100usize, 100),
-        name in prop::sample::select(vec!["mlp", "matmul", "conv", "fixed_batch", "gru", "scan"]),
+        name in prop::sample::select(vec![
+            "mlp", "matmul", "conv", "fixed_batch", "gru", "scan", "trees", "tree_set"
+        ]),
     ) {
         let model = model(name);
         let specs = &model.signature().inputs;
@@ -493,7 +535,9 @@ proptest! {
     /// Whatever is done to a file's bytes, it is loaded or refused.
     #[test]
     fn damaged_files_do_no_harm(
-        name in prop::sample::select(vec!["matmul", "embedding", "two_inputs", "conv"]),
+        name in prop::sample::select(vec![
+            "matmul", "embedding", "two_inputs", "conv", "trees", "tree_set", "tree_doubles"
+        ]),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut bytes = fixture(name);

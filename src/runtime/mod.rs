@@ -16,6 +16,7 @@ mod fingerprint;
 mod inspect;
 mod invariance;
 mod onnx_file;
+mod ops;
 mod panics;
 mod runner;
 mod samples;

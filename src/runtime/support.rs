@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::LoadError;
 use super::summary::{OnnxSummary, OperatorCount};
+use super::{LoadError, ops};
 
-/// Operators of `ai.onnx.ml` that tract computes rightly. Its tree ensembles are not among them:
-/// they give wrong labels without an error.
-const ML_RIGHT: [&str; 5] = [
+/// Operators of `ai.onnx.ml` that are computed rightly, by tract or by [`ops`].
+const ML_RIGHT: [&str; 8] = [
     "ArrayFeatureExtractor",
     "CategoryMapper",
     "LinearClassifier",
     "LinearRegressor",
     "Normalizer",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
 ];
 
 /// Refuses a graph with operators that are not supported, naming all of them.
@@ -20,13 +22,13 @@ const ML_RIGHT: [&str; 5] = [
 /// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
 /// the default domain, would run as something else.
 pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
-    let tract = tract_onnx::onnx().op_register.0;
+    let tract = ops::onnx().op_register.0;
     let registered: HashSet<&str> = tract.keys().map(String::as_str).collect();
     let runs = |operator: &&OperatorCount| {
         let name = operator.op_type.as_str();
         let right_ml = ML_RIGHT.contains(&name);
         match operator.domain.as_str() {
-            "ai.onnx" => registered.contains(name) && !right_ml && name != "TreeEnsembleClassifier",
+            "ai.onnx" => registered.contains(name) && !right_ml,
             "ai.onnx.ml" => right_ml,
             _ => false,
         }

@@ -15,8 +15,8 @@ use super::onnx_file::{self, LoadLimits, OnnxFile};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, panics, samples,
-    support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, ops, panics,
+    samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
@@ -110,7 +110,7 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
 /// The graph with all types and shapes known, for a batch of `rows`.
 fn typed(proto: &ModelProto, inputs: &[TensorSpec], rows: usize) -> TractResult<TypedModel> {
     // What exporters note about inner tensors contradicts a pinned batch.
-    let mut model = tract_onnx::onnx()
+    let mut model = ops::onnx()
         .with_ignore_value_info(true)
         .model_for_proto_model(proto)?;
     for (index, spec) in inputs.iter().enumerate() {
