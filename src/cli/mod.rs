@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration.
 
 mod config;
+mod demo;
 mod draft;
 mod inspect;
 mod model;
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run the service: score the configured streams, follow the deployments.
     Run,
+    /// Show it all in one process: events, models, a swap mid-stream. Needs nothing.
+    Demo(demo::DemoArgs),
     /// Publish, deploy and look at models.
     Model(model::ModelArgs),
     /// Score events from stdin to stdout, exactly as the service would.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     let config = cli.config.as_deref();
     let done = match cli.command {
         Command::Run => run::run(config),
+        Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(args, config),
         Command::Score(args) => score::run(&args),
         Command::Config(args) => config::run(&args, config),

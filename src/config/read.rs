@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::{ConfigError, ConfigErrors, Place};
 use super::section::{Errors, Section};
 use super::tree::Table;
-use super::{Config, Limits, Streams, client, keys, rules, stream};
+use super::{Config, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
@@ -43,11 +43,6 @@ pub(super) fn config(
         streams: streams.collect(),
         http: http(&top),
         log: log(&top),
-        limits: Limits {
-            model_memory: limits
-                .size("model_memory", MIB..=1024 * GIB)
-                .unwrap_or(Limits::default().model_memory),
-        },
         kafka,
         registry,
         from_files,
@@ -61,7 +56,11 @@ pub(super) fn config(
 }
 
 fn instance_id(text: &str) -> Result<String, String> {
-    // Instances and models share keys in the status topic, and so their alphabet.
+    // In the status topic `instance/<id>` is a heartbeat and `<id>/<model>` an entry.
+    if text == "instance" {
+        return Err("\"instance\" is taken by the status topic's keys; choose another".to_owned());
+    }
+    // Instances and models share those keys, and so their alphabet.
     ModelName::new(text)
         .map(String::from)
         .map_err(|error| error.to_string())

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
 use super::context::LogContext;
 use super::error::kind_of;
-use super::{ErrorKind, KafkaError, KafkaSettings, properties};
+use super::{ErrorKind, KafkaError, KafkaSettings, ffi, properties};
 
 /// What is known of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +53,13 @@ impl Admin {
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
+        ffi::hear(self.client.inner());
         KafkaError::client(context, error).with_cause(self.client.inner().context().last_error())
     }
 
     /// Number of partitions of `name`; `None` where there is no such topic.
     pub fn partitions(&self, name: &str, timeout: Duration) -> Result<Option<i32>, KafkaError> {
+        ffi::hear(self.client.inner());
         let context = || format!("looking up topic {name:?}");
         let metadata = self
             .client
@@ -133,6 +135,38 @@ impl Admin {
                 context(),
                 "the broker is silent",
             )),
+        }
+    }
+
+    /// Deletes `names`; one that does not exist is no error.
+    pub fn delete_topics(&self, names: &[&str], timeout: Duration) -> Result<(), KafkaError> {
+        let context = |name: &str| format!("deleting topic {name:?}");
+        let options = AdminOptions::new()
+            .request_timeout(Some(timeout))
+            .operation_timeout(Some(timeout));
+        let results = self
+            .runtime
+            .block_on(self.client.delete_topics(names, &options))
+            .map_err(|error| self.error(context(&names.join(", ")), &error))?;
+        for (name, code) in results.into_iter().filter_map(Result::err) {
+            if kind_of(code) != ErrorKind::MissingTopic {
+                return Err(self.error(context(&name), &ClientError::AdminOp(code)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the consumer group `name`, which nobody is in.
+    pub fn delete_group(&self, name: &str, timeout: Duration) -> Result<(), KafkaError> {
+        let context = || format!("deleting consumer group {name:?}");
+        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let results = self
+            .runtime
+            .block_on(self.client.delete_groups(&[name], &options))
+            .map_err(|error| self.error(context(), &error))?;
+        match results.into_iter().find_map(Result::err) {
+            Some((_, code)) => Err(self.error(context(), &ClientError::AdminOp(code))),
+            None => Ok(()),
         }
     }
 }

@@ -12,6 +12,10 @@ use super::{ErrorKind, KafkaError, ffi};
 /// What the mock cluster keeps of a partition, in bytes; older data vanishes.
 pub const EMBEDDED_RETENTION_BYTES: u64 = 5 << 20;
 
+/// How long a new group waits for its members. Enough for the workers of a process: whoever comes
+/// later waits for almost a session time-out, in which the mock cluster refuses all commits.
+const GROUP_DELAY_MS: i32 = 300;
+
 /// A broker on a random port of the loopback interface; stops when dropped.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
@@ -81,7 +85,7 @@ fn create(topics: &[(String, i32)]) -> Result<(BaseProducer, String), KafkaError
     config.set("test.mock.num.brokers", "1");
     config.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
     let owner: BaseProducer = config.create().map_err(failed)?;
-    ffi::no_rebalance_delay(owner.client());
+    ffi::set_rebalance_delay(owner.client(), GROUP_DELAY_MS);
     let address = {
         let cluster = owner
             .client()

@@ -1,6 +1,8 @@
 //! Reads a topic of one partition as a log: from its start to its stable end, and on from there.
 //! Outside any consumer group, committed records only.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,11 @@ pub enum LogEvent {
 pub struct LogReader {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// Where reading starts at the next poll. A fetch that has begun keeps its connection busy
+    /// for `fetch.wait.max.ms`, so nothing is fetched while ends are still being asked for.
+    start: Option<LogStart>,
+    /// What was polled to hear why a request has failed.
+    polled: RefCell<VecDeque<LogPoll>>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -61,17 +68,19 @@ impl LogReader {
         let consumer: BaseConsumer<LogContext> = properties::log_reader(kafka)
             .create_with_context(LogContext::new("log reader"))
             .map_err(|error| KafkaError::client(context(), &error))?;
-        let reader = Self {
+        Ok(Self {
             consumer,
             topic: topic.to_owned(),
-        };
-        reader.assign(start)?;
-        Ok(reader)
+            start: Some(start),
+            polled: RefCell::default(),
+        })
     }
 
     fn assign(&self, start: LogStart) -> Result<(), KafkaError> {
         let offset = match start {
-            LogStart::Beginning => Offset::Beginning,
+            // The client asks for a logical start only once it knows the leader, and looks again
+            // after half a second; where 0 is gone, the reset to the earliest finds the start.
+            LogStart::Beginning => Offset::Offset(0),
             LogStart::Offset(offset) => Offset::Offset(offset),
         };
         let mut partitions = TopicPartitionList::new();
@@ -86,9 +95,18 @@ impl LogReader {
             .with_cause(self.consumer.context().last_error())
     }
 
+    /// An error of a request, with the cause that lies in the queue of what is polled.
+    fn request_error(&self, doing: &str, error: &ClientError) -> KafkaError {
+        while let Some(polled) = ffi::poll_log(&self.consumer, Duration::ZERO) {
+            self.polled.borrow_mut().push_back(polled);
+        }
+        self.error(doing, error)
+    }
+
     /// Goes on at `offset`.
-    pub fn seek(&mut self, offset: i64) -> Result<(), KafkaError> {
-        self.assign(LogStart::Offset(offset))
+    pub fn seek(&mut self, offset: i64) {
+        self.polled.get_mut().clear();
+        self.start = Some(LogStart::Offset(offset));
     }
 
     /// The offset that ends what can be read now: the last stable offset. An error of kind
@@ -108,7 +126,7 @@ impl LogReader {
         let metadata = self
             .consumer
             .fetch_metadata(Some(&self.topic), timeout)
-            .map_err(|error| self.error("looking up", &error))?;
+            .map_err(|error| self.request_error("looking up", &error))?;
         let partitions = metadata
             .topics()
             .first()
@@ -128,13 +146,17 @@ impl LogReader {
         // With isolation.level = read_committed the high end is the last stable offset.
         self.consumer
             .fetch_watermarks(&self.topic, 0, timeout)
-            .map_err(|error| self.error("asking for the end of", &error))
+            .map_err(|error| self.request_error("asking for the end of", &error))
     }
 
     /// The next record or event, waiting at most `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Result<LogEvent, KafkaError> {
-        match ffi::poll_log(&self.consumer, timeout) {
-            None => Ok(LogEvent::Idle),
+        if let Some(start) = self.start.take() {
+            self.assign(start)?;
+        }
+        let waiting = self.polled.get_mut().pop_front();
+        match waiting.or_else(|| ffi::poll_log(&self.consumer, timeout)) {
+            None | Some(LogPoll::Heard) => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),
             Some(LogPoll::EndOfPartition(_, next)) => Ok(LogEvent::EndOfLog { next }),
             Some(LogPoll::Error(code)) => {

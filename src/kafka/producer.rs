@@ -4,13 +4,11 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
 
 /// Headers of an outgoing record.
@@ -71,15 +69,7 @@ struct Context {
     delivered: Mutex<Delivered>,
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
@@ -172,9 +162,31 @@ impl Producer {
         }
     }
 
-    /// Serves acknowledgements for up to `timeout`; the full time, whatever comes.
+    /// Serves the acknowledgements that are there; where there are none, waits up to a
+    /// millisecond (at most `timeout`) for some.
+    ///
+    /// The client crate's own wait counts whole milliseconds and spins through the rest.
     pub fn poll(&self, timeout: Duration) {
-        self.producer.poll(timeout);
+        if !self.serve() && !timeout.is_zero() {
+            std::thread::park_timeout(timeout.min(Duration::from_millis(1)));
+            self.serve();
+        }
+    }
+
+    /// Takes every acknowledgement that is there: one poll takes one event, of one batch of one
+    /// partition. Gives whether there were any.
+    fn serve(&self) -> bool {
+        let mut seen = self.delivered().count;
+        let mut any = false;
+        loop {
+            self.producer.poll(Duration::ZERO);
+            let count = self.delivered().count;
+            if count == seen {
+                return any;
+            }
+            any = true;
+            seen = count;
+        }
     }
 
     /// Records sent and not yet acknowledged.

@@ -171,8 +171,10 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("enable.partition.eof", "true")
         .set("allow.auto.create.topics", "false")
         .set("queued.max.messages.kbytes", "8192")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.wait.max.ms", "100");
+        .set("fetch.queue.backoff.ms", "5");
+    if !kafka.client.contains_key("fetch.wait.max.ms") {
+        config.set("fetch.wait.max.ms", "50");
+    }
     config
 }
 
@@ -180,10 +182,6 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
 pub(super) fn topic_reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = log_reader(kafka);
     config.set("queued.max.messages.kbytes", "16384");
-    // Unlike a log reader it may be asked to be quick.
-    if let Some(wait) = kafka.client.get("fetch.wait.max.ms") {
-        config.set("fetch.wait.max.ms", wait);
-    }
     config
 }
 

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ErrorKind, KafkaError, KafkaSettings, properties};
 use crate::record::{Header, OutRecord};
 
@@ -36,15 +34,7 @@ struct Context {
     delivered: Mutex<BTreeMap<usize, Result<Delivery, ClientError>>>,
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
@@ -194,8 +184,14 @@ impl Publisher {
             if error.kind != ErrorKind::QueueFull || Instant::now() >= deadline {
                 return Err(error);
             }
-            self.producer.poll(Duration::from_millis(5));
+            self.serve();
         }
+    }
+
+    /// Serves acknowledgements; sleeps by itself, since the client crate's wait would spin.
+    fn serve(&self) {
+        std::thread::park_timeout(Duration::from_millis(1));
+        self.producer.poll(Duration::ZERO);
     }
 
     fn wait_for(&self, index: usize, topic: &str) -> Result<Delivery, KafkaError> {
@@ -216,7 +212,7 @@ impl Publisher {
                     return Err(KafkaError::new(ErrorKind::Retriable, context(), message)
                         .with_cause(self.producer.context().log.last_error()));
                 }
-                None => self.producer.poll(Duration::from_millis(2)),
+                None => self.serve(),
             }
         }
     }

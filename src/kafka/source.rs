@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::context::LogContext;
+use super::context::{LogContext, log_through};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, ffi, properties};
 use crate::record::{NextOffset, Origin, TopicPartition};
 
@@ -147,15 +146,7 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-    fn error(&self, error: ClientError, reason: &str) {
-        self.log.error(error, reason);
-    }
-    fn stats_raw(&self, _: &[u8]) {}
-}
+log_through!(Context);
 
 impl ConsumerContext for Context {
     fn rebalance(
@@ -376,22 +367,6 @@ impl Source {
         to_list(partitions.iter().map(|p| (p, Offset::Invalid)))
             .and_then(|list| self.consumer.resume(&list))
             .map_err(|error| self.error("resuming partitions", &error))
-    }
-
-    /// Goes on reading `partition` at `position`.
-    pub fn seek(
-        &self,
-        partition: &TopicPartition,
-        position: Position,
-        timeout: Duration,
-    ) -> Result<(), KafkaError> {
-        let list = to_list([(partition, Offset::from(position))]);
-        list.and_then(|list| self.consumer.seek_partitions(list, timeout))
-            .and_then(|list| {
-                let found = list.find_partition(&partition.topic, partition.partition);
-                found.map_or(Ok(()), |element| element.error())
-            })
-            .map_err(|error| self.error(&format!("rewinding {partition}"), &error))
     }
 
     /// Sends offsets, each with its metadata, to be committed; [`Polled::Committed`] answers.

@@ -41,11 +41,10 @@ impl Session<'_> {
         text: &[u8],
     ) -> Step<Result<(), RowError>> {
         let serving = std::sync::Arc::clone(&self.active.serving);
-        let digest = serving.digest.to_string();
         let mut headers = RecordHeaders::new(8)
             .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
             .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
-            .with(MODEL_DIGEST, Some(digest.as_bytes()));
+            .with(MODEL_DIGEST, Some(self.active.digest.as_bytes()));
         let mut size = record_size(record.key(), Some(text), &[]) + 256;
         for (name, value) in record.headers().filter(|(name, _)| passes_through(name)) {
             size += name.len() + value.map_or(0, <[u8]>::len) + 10;

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Weight of a new measurement in the moving average.
 const WEIGHT: f64 = 0.2;
 
+/// The most rows of a batch before anything is known of the model.
+const FIRST_ROWS: usize = 32;
+
 /// Moving average of the cost of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Pace {
@@ -30,7 +33,7 @@ impl Pace {
                 let rows = time.as_secs_f64() / seconds;
                 (rows as usize).clamp(1, limit.max(1))
             }
-            _ => limit.max(1),
+            _ => limit.clamp(1, FIRST_ROWS),
         }
     }
 }
@@ -43,7 +46,7 @@ mod tests {
     fn a_slow_model_gets_small_batches_and_recovers_slowly() {
         let mut pace = Pace::default();
         let second = Duration::from_secs(1);
-        assert_eq!(pace.rows(256, second), 256);
+        assert_eq!(pace.rows(256, second), 32);
         pace.observe(10, second);
         assert_eq!(pace.rows(256, second), 10);
         pace.observe(1, Duration::from_secs(5));

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::StreamSettings;
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
+use super::parts::Parts;
 use super::topics::Topics;
-use super::worker::Parts;
-use super::{OnDataLoss, StreamSettings};
 use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, Source};
 use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};
@@ -65,6 +65,8 @@ pub(super) enum Rebalance {
 /// The version that scores now, with everything that is made once for it.
 pub(super) struct Active {
     pub(super) serving: Arc<ServingModel>,
+    /// The digest as the header carries it, written once and not for each record.
+    pub(super) digest: String,
     pub(super) scorer: Scorer,
     pub(super) metrics: VersionMetrics,
     /// Tells acknowledgements of this version from those of earlier ones.
@@ -89,6 +91,8 @@ pub(super) struct Session<'s> {
     /// Records that were polled while the worker was waiting for something else.
     pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
+    /// Whether an error is shown that has not ended the session.
+    pub(super) troubled: bool,
     pub(super) pace: Pace,
     pub(super) cycle_start: Instant,
     pub(super) cycle_records: usize,
@@ -126,8 +130,10 @@ impl Active {
             )
         })?;
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
+        let digest = serving.digest.to_string();
         Ok(Self {
             serving,
+            digest,
             scorer,
             metrics,
             slot,
@@ -223,6 +229,7 @@ impl Session<'_> {
             };
             match self.source.poll(wait) {
                 Polled::Record(record) => {
+                    self.clear_trouble();
                     self.batch.push(record);
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.max_queue_delay);
                 }
@@ -298,6 +305,20 @@ impl Session<'_> {
         self.health.set_partitions(self.partitions.count());
     }
 
+    /// Shows an error that does not end the session until a record comes or partitions do.
+    pub(super) fn trouble(&mut self, error: &KafkaError) {
+        tracing::warn!(stream = self.settings.name, "{error}");
+        self.health
+            .set(WorkerState::Running, Some(error.to_string()));
+        self.troubled = true;
+    }
+
+    pub(super) fn clear_trouble(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            self.health.set(WorkerState::Running, None);
+        }
+    }
+
     fn on_error(&mut self, error: &KafkaError) -> Step {
         let kind = match error.kind {
             ErrorKind::Fatal | ErrorKind::Fenced => KafkaErrorKind::Fatal,
@@ -305,32 +326,20 @@ impl Session<'_> {
         };
         self.parts.metrics.kafka_error(KafkaClient::Consumer, kind);
         match error.kind {
-            ErrorKind::OffsetOutOfRange => self.on_data_loss(error),
-            ErrorKind::Fatal | ErrorKind::Fenced | ErrorKind::Configuration => {
-                Err(Exit::Rebuild(error.to_string()))
-            }
+            // Out of range: records were deleted under the worker. The partition is looked at anew
+            // when it is assigned again, and `on_data_loss` decides.
+            ErrorKind::OffsetOutOfRange
+            | ErrorKind::Fatal
+            | ErrorKind::Fenced
+            | ErrorKind::Configuration => Err(Exit::Rebuild(error.to_string())),
             ErrorKind::MissingTopic | ErrorKind::Authorization => {
-                tracing::warn!(stream = self.settings.name, "{error}");
-                self.health
-                    .set(WorkerState::Running, Some(error.to_string()));
+                self.trouble(error);
                 Ok(())
             }
             _ => {
                 tracing::debug!(stream = self.settings.name, "{error}");
                 Ok(())
             }
-        }
-    }
-
-    /// A committed offset lies outside the log: records were deleted before they were scored.
-    fn on_data_loss(&mut self, error: &KafkaError) -> Step {
-        match self.settings.on_data_loss {
-            OnDataLoss::Fail => Err(Exit::Failed(format!(
-                "{error}; records were deleted before they were scored. Set \
-                 streams.{}.on_data_loss to \"earliest\" or \"latest\" to go on without them",
-                self.settings.name
-            ))),
-            OnDataLoss::Earliest | OnDataLoss::Latest => self.reposition_lost(),
         }
     }
 

@@ -2,19 +2,20 @@
 //! what can be mended.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::StreamSettings;
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
+use super::parts::Parts;
 use super::session::{Active, Exit, Rebalance, Session};
 use super::topics::Topics;
-use crate::kafka::{ClientMemory, KafkaSettings, Producer, Source};
+use crate::kafka::{Producer, Source};
 use crate::serving::{Serving, ServingModel};
-use crate::telemetry::{Metrics, StreamMetrics, WorkerState};
+use crate::telemetry::{StreamMetrics, WorkerState};
 
 /// How long a waiting worker sleeps at most; also how soon it notices a shutdown.
 const WAIT: Duration = Duration::from_millis(100);
@@ -24,56 +25,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// How long closing a consumer may hold the worker up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What all workers of a stream share.
-#[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) kafka: KafkaSettings,
-    pub(super) memory: ClientMemory,
-    pub(super) metrics: Arc<Metrics>,
-    /// How long a revocation may wait for acknowledgements.
-    pub(super) revoke_timeout: Duration,
-    stop: AtomicBool,
-    stop_by: Mutex<Option<Instant>>,
-}
-
-impl Parts {
-    pub(super) fn new(kafka: KafkaSettings, memory: ClientMemory, metrics: Arc<Metrics>) -> Self {
-        Self {
-            kafka,
-            memory,
-            metrics,
-            revoke_timeout: Duration::from_secs(10),
-            stop: AtomicBool::new(false),
-            stop_by: Mutex::new(None),
-        }
-    }
-
-    /// Asks the workers to leave, by `deadline`.
-    pub(super) fn stop(&self, deadline: Instant) {
-        *self.stop_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
-        self.stop.store(true, Ordering::Release);
-    }
-
-    pub(super) fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    fn stop_by(&self) -> Option<Instant> {
-        *self.stop_by.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until when a worker that leaves may wait for acknowledgements.
-    pub(super) fn leave_deadline(&self) -> Instant {
-        self.stop_by()
-            .unwrap_or_else(|| Instant::now() + self.revoke_timeout)
-    }
-
-    /// Whether the time for leaving is over.
-    pub(super) fn leave_overdue(&self, now: Instant) -> bool {
-        self.stopping() && self.stop_by().is_some_and(|deadline| now >= deadline)
-    }
-}
 
 /// One worker.
 #[derive(Debug)]
@@ -186,6 +137,7 @@ impl Worker {
             batch: Vec::new(),
             stash: VecDeque::new(),
             rebalances: VecDeque::new(),
+            troubled: false,
             pace: Pace::default(),
             cycle_start: now,
             cycle_records: 0,

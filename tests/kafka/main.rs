@@ -8,10 +8,16 @@
     missing_docs,
     unreachable_pub,
     clippy::unnecessary_wraps,
+    clippy::too_many_lines,
+    clippy::assigning_clones,
     reason = "test code: a panic is how a test reports"
 )]
 
+mod bad_events;
+mod demo;
+mod refusals;
 mod scoring;
+mod starts;
 mod world;
 
 #[path = "../support/mod.rs"]
@@ -21,6 +27,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
+    trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(starts::trials());
+    trials.extend(refusals::trials());
+    trials.extend(bad_events::trials());
     support::trials::run(trials)
 }
