@@ -32,6 +32,8 @@ use crate::telemetry::Metrics;
 
 /// How long the control plane may take to end, once the streams are gone.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same where no broker answers: what it has to write cannot be written.
+const CONTROL_TIMEOUT_ALONE: Duration = Duration::from_millis(300);
 
 /// What differs between the service and the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,10 +180,14 @@ impl App {
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        if !self.watcher.stop(CONTROL_TIMEOUT) {
+        let patience = match self.probe.status().problem() {
+            Some(_) => CONTROL_TIMEOUT_ALONE,
+            None => CONTROL_TIMEOUT,
+        };
+        if !self.watcher.stop(patience) {
             tracing::warn!("the registry watcher did not end in time");
         }
-        if !self.reporter.stop(CONTROL_TIMEOUT) {
+        if !self.reporter.stop(patience) {
             tracing::warn!("the status tombstones were not written in time");
         }
         self.probe.stop();

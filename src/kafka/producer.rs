@@ -162,9 +162,31 @@ impl Producer {
         }
     }
 
-    /// Serves acknowledgements for up to `timeout`; the full time, whatever comes.
+    /// Serves the acknowledgements that are there; where there are none, waits up to a
+    /// millisecond (at most `timeout`) for some.
+    ///
+    /// The client crate's own wait counts whole milliseconds and spins through the rest.
     pub fn poll(&self, timeout: Duration) {
-        self.producer.poll(timeout);
+        if !self.serve() && !timeout.is_zero() {
+            std::thread::park_timeout(timeout.min(Duration::from_millis(1)));
+            self.serve();
+        }
+    }
+
+    /// Takes every acknowledgement that is there: one poll takes one event, of one batch of one
+    /// partition. Gives whether there were any.
+    fn serve(&self) -> bool {
+        let mut seen = self.delivered().count;
+        let mut any = false;
+        loop {
+            self.producer.poll(Duration::ZERO);
+            let count = self.delivered().count;
+            if count == seen {
+                return any;
+            }
+            any = true;
+            seen = count;
+        }
     }
 
     /// Records sent and not yet acknowledged.

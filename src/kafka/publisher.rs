@@ -184,8 +184,14 @@ impl Publisher {
             if error.kind != ErrorKind::QueueFull || Instant::now() >= deadline {
                 return Err(error);
             }
-            self.producer.poll(Duration::from_millis(5));
+            self.serve();
         }
+    }
+
+    /// Serves acknowledgements; sleeps by itself, since the client crate's wait would spin.
+    fn serve(&self) {
+        std::thread::park_timeout(Duration::from_millis(1));
+        self.producer.poll(Duration::ZERO);
     }
 
     fn wait_for(&self, index: usize, topic: &str) -> Result<Delivery, KafkaError> {
@@ -206,7 +212,7 @@ impl Publisher {
                     return Err(KafkaError::new(ErrorKind::Retriable, context(), message)
                         .with_cause(self.producer.context().log.last_error()));
                 }
-                None => self.producer.poll(Duration::from_millis(2)),
+                None => self.serve(),
             }
         }
     }
