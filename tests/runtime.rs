@@ -27,7 +27,7 @@ fn model(name: &str) -> Arc<dyn CompiledModel> {
 }
 
 fn refusal(bytes: &[u8]) -> String {
-    load(bytes, RuntimeKind::Auto, LoadLimits::default())
+    load(bytes, RuntimeKind::Tract, LoadLimits::default())
         .unwrap_err()
         .to_string()
 }

@@ -94,7 +94,8 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     };
     let mut runner = model.new_runner();
     run_on_zeros(&mut runner, &model.signature)?;
-    model.info.batch_invariant = invariance::holds(&mut runner, &model.signature, rows);
+    let sizes = invariance::sizes_of_plan(rows);
+    model.info.batch_invariant = invariance::holds(&mut runner, &model.signature, &sizes);
     Ok(model)
 }
 
