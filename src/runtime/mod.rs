@@ -13,12 +13,16 @@
 
 mod axes;
 mod fingerprint;
+#[doc(hidden)]
+pub mod graph;
 mod inspect;
 mod invariance;
 mod onnx_file;
 mod panics;
+mod plan;
 mod runner;
 mod samples;
+mod standard;
 mod summary;
 mod support;
 mod tract;
