@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{Failure, Output, terminal};
 use crate::demo::{
-    self, DEFAULT_RATE, DemoError, DemoOptions, Outcome, Report, Started, Swap, frame,
+    self, DEFAULT_RATE, DemoError, DemoOptions, Outcome, Report, Started, Swap, frame, thousands,
 };
 use crate::telemetry::LogSettings;
 
@@ -139,8 +139,8 @@ struct Screen {
     output: Output,
     live: bool,
     colour: bool,
-    /// Lines of the block that stand on the terminal.
-    drawn: usize,
+    /// The block that stands on the terminal.
+    drawn: Vec<String>,
     /// How printing to stdout went.
     printed: Result<(), Failure>,
 }
@@ -154,18 +154,15 @@ impl Screen {
             output,
             live,
             colour,
-            drawn: 0,
+            drawn: Vec::new(),
             printed: Ok(()),
         }
     }
 
     fn show(&mut self, report: &Report<'_>, options: &DemoOptions) {
         match report {
-            // The block with the last numbers stays while the demo ends.
-            Report::Step(step) if self.live && self.drawn <= 1 => {
-                self.draw(&[format!("  {step} …")]);
-            }
-            Report::Progress(progress) if self.live => self.draw(&frame(progress, self.colour)),
+            Report::Step(step) if self.live => self.draw_step(step),
+            Report::Progress(progress) if self.live => self.draw(frame(progress, self.colour)),
             Report::Started(started) if !self.live => self.print(&start_line(started, options)),
             Report::Swapped(swap) if !self.live => self.print(&swap_line(swap)),
             Report::Note(note) => {
@@ -183,30 +180,38 @@ impl Screen {
         }
     }
 
+    /// Shows what is being done: alone, or under the last numbers while the demo ends.
+    fn draw_step(&mut self, step: &str) {
+        let mut lines = self.drawn.clone();
+        lines.pop();
+        lines.push(format!("  {step} …"));
+        self.draw(lines);
+    }
+
     /// Draws the block over the one before. Lines are not wrapped, so that a narrow terminal cuts
     /// them and the height stays.
-    fn draw(&mut self, lines: &[String]) {
+    fn draw(&mut self, lines: Vec<String>) {
         let mut text = self.up();
         text.push_str("\x1b[?7l");
-        for line in lines {
+        for line in &lines {
             text.push_str("\x1b[2K");
             text.push_str(line);
             text.push_str("\r\n");
         }
         text.push_str("\x1b[J\x1b[?7h");
-        self.drawn = lines.len();
+        self.drawn = lines;
         write_terminal(&text);
     }
 
     fn clear(&mut self) {
-        if self.drawn > 0 {
+        if !self.drawn.is_empty() {
             write_terminal(&(self.up() + "\x1b[J"));
-            self.drawn = 0;
+            self.drawn.clear();
         }
     }
 
     fn up(&self) -> String {
-        match self.drawn {
+        match self.drawn.len() {
             0 => String::new(),
             lines => format!("\x1b[{lines}A\r"),
         }
@@ -233,7 +238,7 @@ fn start_line(started: &Started, options: &DemoOptions) -> String {
     } else {
         format!("for {}", humantime::format_duration(options.duration))
     };
-    let (rate, http) = (options.rate, started.http);
+    let (rate, http) = (thousands(u64::from(options.rate)), started.http);
     format!(
         "{rate} real flights a second {time} through {through}\n\
          http://{http}/metrics  http://{http}/models  http://{http}/readyz"

@@ -126,9 +126,17 @@ impl Feed<'_> {
     }
 }
 
-/// Serves acknowledgements for `time`.
+/// Serves all acknowledgements that are there, then pauses for `time`.
 fn serve(producer: &Producer, time: Duration) -> Result<(), DemoError> {
-    producer.poll(time);
+    // A poll takes one event of possibly many.
+    loop {
+        let before = producer.in_flight();
+        producer.poll(Duration::ZERO);
+        if producer.in_flight() == before {
+            break;
+        }
+    }
+    std::thread::sleep(time);
     producer.take_acknowledged(&mut Vec::new());
     producer.failure().map_or(Ok(()), |error| Err(error.into()))
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 pub use progress::{Progress, VersionProgress};
 pub use summary::{DEMO_SCHEMA, LatencyMs, Outcome, QualityChange, Summary, Swap};
-pub use view::frame;
+pub use view::{frame, thousands};
 
 use self::director::Director;
 use self::flights::Flights;
@@ -114,6 +114,14 @@ pub enum DemoError {
     /// The configuration is refused, because of the environment or the address.
     #[error("{0}")]
     Configuration(String),
+    /// No broker answers at the address that was given.
+    #[error("no broker answers at {address}: {cause}")]
+    NoBroker {
+        /// The address.
+        address: String,
+        /// What was tried, and what came of it.
+        cause: KafkaError,
+    },
     /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
@@ -164,11 +172,8 @@ pub fn run(
     }));
     let flights = Flights::load()?;
     let stage = Stage::build(options)?;
-    let created = match stage.create_topics() {
-        // Nobody is there to delete anything either.
-        Err(DemoError::Kafka(error)) if error.is_retriable() => return Err(error.into()),
-        created => created,
-    };
+    stage.look_up_broker()?;
+    let created = stage.create_topics();
     let done = created.and_then(|()| Director::new(options, &stage, &flights, stop).run(report));
     tidy(&stage, options, done.is_ok(), report);
     done

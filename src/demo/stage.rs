@@ -16,7 +16,9 @@ use crate::registry::{
 
 /// Partitions of the input, output and dead-letter topics.
 pub(super) const PARTITIONS: i32 = 4;
-/// How long a request to a real broker may take.
+/// How long a real broker may take to answer for the first time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request to it may take then.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Client properties for the embedded broker: it lets a fetch that finds nothing wait for its full
 /// time, and a rebalance for almost a session time-out.
@@ -120,6 +122,15 @@ impl Stage {
     /// How to reach Kafka.
     pub(super) fn kafka(&self) -> &KafkaSettings {
         &self.config.kafka
+    }
+
+    /// Whether anybody is there: says it sooner and more clearly than creating topics would.
+    pub(super) fn look_up_broker(&self) -> Result<(), DemoError> {
+        let asked = Admin::new(self.kafka())?.partitions(&self.topics.input, CONNECT_TIMEOUT);
+        asked.map(drop).map_err(|cause| DemoError::NoBroker {
+            address: self.kafka().bootstrap_servers.clone(),
+            cause,
+        })
     }
 
     /// Creates the stream's topics on a real broker; `publish` creates the registry's.

@@ -216,7 +216,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// A number with a comma between thousands.
-pub(super) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

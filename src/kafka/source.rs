@@ -369,22 +369,6 @@ impl Source {
             .map_err(|error| self.error("resuming partitions", &error))
     }
 
-    /// Goes on reading `partition` at `position`.
-    pub fn seek(
-        &self,
-        partition: &TopicPartition,
-        position: Position,
-        timeout: Duration,
-    ) -> Result<(), KafkaError> {
-        let list = to_list([(partition, Offset::from(position))]);
-        list.and_then(|list| self.consumer.seek_partitions(list, timeout))
-            .and_then(|list| {
-                let found = list.find_partition(&partition.topic, partition.partition);
-                found.map_or(Ok(()), |element| element.error())
-            })
-            .map_err(|error| self.error(&format!("rewinding {partition}"), &error))
-    }
-
     /// Sends offsets, each with its metadata, to be committed; [`Polled::Committed`] answers.
     pub fn commit(
         &self,

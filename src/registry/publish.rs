@@ -1,7 +1,7 @@
 //! Publishing a version: chunks first, then the manifest as the commit point, under a
 //! transactional id of its own that fences rivals.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
 use super::chunks::{
@@ -17,6 +17,12 @@ use crate::record::{Header, OutRecord};
 
 /// How long a rival that fenced this publication is given to commit its own.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long a committed manifest may take to be seen by readers.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a manifest that could not be written is tried.
+const COMMIT_ATTEMPTS: u32 = 3;
 
 /// A version to publish.
 #[derive(Debug)]
@@ -145,12 +151,7 @@ fn commit(
     value: Vec<u8>,
     header: &ChunksHeader,
 ) -> Result<Published, RegistryError> {
-    // From here on no rival can commit: its transaction was ended or is fenced.
     let id = transactional_id(&manifest.model, &manifest.version);
-    let mut publisher = Publisher::transactional(kafka, &id)?;
-    if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
-        return Ok(done);
-    }
     let record = OutRecord {
         topic: settings.versions_topic.clone(),
         partition: Some(0),
@@ -162,24 +163,60 @@ fn commit(
         }],
         timestamp: None,
     };
-    match write(&mut publisher, &record) {
-        Ok(offset) => Ok(Published::New {
-            offset,
-            chunks: header.count,
-        }),
-        Err(error) => {
-            // Fenced by a rival, or the broker went away: whose manifest is there counts.
-            std::thread::sleep(SETTLE);
-            match compare(find(logs, manifest)?.as_ref(), manifest)? {
-                Some(done) => Ok(done),
-                None => Err(RegistryError::Interrupted {
-                    model: manifest.model.to_string(),
-                    version: manifest.version.to_string(),
-                    error,
-                }),
-            }
+    let mut attempt = 1;
+    loop {
+        // From here on no rival can commit: its transaction was ended or is fenced.
+        let mut publisher = Publisher::transactional(kafka, &id)?;
+        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
+            return Ok(done);
         }
+        let error = match write(&mut publisher, &record) {
+            Ok(offset) => {
+                wait_until_visible(logs, offset)?;
+                return Ok(Published::New {
+                    offset,
+                    chunks: header.count,
+                });
+            }
+            Err(error) => error,
+        };
+        drop(publisher);
+        // Fenced by a rival, or the broker went away: whose manifest is there counts. Where there
+        // is none the rival has failed, or was another registry's on the same cluster, whose
+        // transactional id is the same.
+        std::thread::sleep(SETTLE);
+        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
+            return Ok(done);
+        }
+        if attempt == COMMIT_ATTEMPTS {
+            return Err(RegistryError::Interrupted {
+                model: manifest.model.to_string(),
+                version: manifest.version.to_string(),
+                error,
+            });
+        }
+        tracing::debug!(
+            attempt,
+            "the manifest was not written, trying again: {error}"
+        );
+        attempt += 1;
     }
+}
+
+/// Waits until readers of committed records see the record at `offset`: the broker answers a
+/// commit before it has written the markers, and who deploys next must find the version.
+fn wait_until_visible(logs: &dyn RegistryLogs, offset: i64) -> Result<(), RegistryError> {
+    let mut log = logs.open(RegistryTopic::Versions, LogStart::Offset(offset))?;
+    let deadline = Instant::now() + VISIBLE_TIMEOUT;
+    while log.stable_end()? <= offset {
+        if Instant::now() >= deadline {
+            // Somebody else's open transaction holds the readers back; ours is committed.
+            tracing::warn!("the version is stored, and readers do not see it yet");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Writes the manifest in a transaction; gives its offset.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::partitions::HoldEnd;
-use super::session::{Rebalance, Session, Step};
+use super::session::{Exit, Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
 use crate::kafka::{Committed, KafkaError, Position};
 use crate::record::{NextOffset, TopicPartition};
@@ -19,6 +19,8 @@ struct Start {
     committed: Option<NextOffset>,
     at: NextOffset,
     revision: Option<i64>,
+    /// The partition's log, where the committed offset lies outside of it.
+    lost: Option<(NextOffset, NextOffset)>,
 }
 
 impl Session<'_> {
@@ -67,12 +69,15 @@ impl Session<'_> {
             next,
             metadata,
         } = committed;
-        let at = if let Some(next) = next {
-            next
-        } else {
-            // Asked for now, so that a start at the end is one place and can be committed.
-            let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
-            match self.settings.start_from {
+        // Asked for now, so that a start at the end is one place and can be committed, and so
+        // that a loss is known before anything is fetched.
+        let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
+        let lost = next.filter(|next| *next < first || *next > end);
+        let at = match (next, lost, self.settings.on_data_loss) {
+            (Some(_), Some(_), OnDataLoss::Latest) => end,
+            (Some(_), Some(_), OnDataLoss::Earliest | OnDataLoss::Fail) => first,
+            (Some(next), None, _) => next,
+            (None, ..) => match self.settings.start_from {
                 StartFrom::Earliest => first,
                 StartFrom::Latest => end,
                 StartFrom::Time(time) => {
@@ -82,18 +87,46 @@ impl Session<'_> {
                         .offset_at(&partition, millis, LOOK_UP)?
                         .unwrap_or(end)
                 }
-            }
+            },
         };
-        let revision = next.and_then(|_| fence::revision(&metadata));
         Ok(Start {
-            partition,
-            committed: next,
+            revision: next.and_then(|_| fence::revision(&metadata)),
+            committed: next.filter(|_| lost.is_none()),
+            lost: lost.map(|_| (first, end)),
             at,
-            revision,
+            partition,
         })
     }
 
+    /// What `on_data_loss` says to a committed offset outside the log.
+    fn judge_losses(&self, starts: &[Start]) -> Step {
+        for start in starts {
+            let Some((first, end)) = start.lost else {
+                continue;
+            };
+            let loss = format!(
+                "the committed offset of {} lies outside its log ({} to {}): records were \
+                 deleted before they were scored",
+                start.partition, first.0, end.0
+            );
+            if self.settings.on_data_loss == OnDataLoss::Fail {
+                return Err(Exit::Failed(format!(
+                    "{loss}. Set streams.{}.on_data_loss to \"earliest\" or \"latest\" to go on \
+                     without them",
+                    self.settings.name
+                )));
+            }
+            tracing::error!(
+                stream = self.settings.name,
+                "{loss}; going on at {}",
+                start.at.0
+            );
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, starts: Vec<Start>) -> Step {
+        self.judge_losses(&starts)?;
         let positions: Vec<(TopicPartition, Position)> = starts
             .iter()
             .map(|s| (s.partition.clone(), Position::At(s.at)))
@@ -172,37 +205,6 @@ impl Session<'_> {
         }
         let partitions: Vec<TopicPartition> = ended.into_iter().map(|(p, _)| p).collect();
         Ok(self.source.resume(&partitions)?)
-    }
-
-    /// Moves partitions whose position lies outside their log to where `on_data_loss` says.
-    pub(super) fn reposition_lost(&mut self) -> Step {
-        let positions: Vec<(TopicPartition, NextOffset)> = self
-            .partitions
-            .positions()
-            .filter_map(|(partition, next)| Some((partition.clone(), next?)))
-            .collect();
-        for (partition, next) in positions {
-            let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
-            if next >= first && next <= end {
-                continue;
-            }
-            let at = match self.settings.on_data_loss {
-                OnDataLoss::Latest => end,
-                OnDataLoss::Earliest | OnDataLoss::Fail => first,
-            };
-            tracing::error!(
-                stream = self.settings.name,
-                "offset {} of {partition} is outside its log ({} to {}): records were deleted \
-                 before they were scored; going on at {}",
-                next.0,
-                first.0,
-                end.0,
-                at.0
-            );
-            self.partitions.moved(&partition, at);
-            self.source.seek(&partition, Position::At(at), LOOK_UP)?;
-        }
-        Ok(())
     }
 }
 

@@ -121,14 +121,6 @@ impl Partitions {
         self.owned.get(partition).and_then(|owned| owned.next)
     }
 
-    /// Notes that reading goes on at `at`, whatever was done or committed before.
-    pub(super) fn moved(&mut self, partition: &TopicPartition, at: NextOffset) {
-        if let Some(owned) = self.owned.get_mut(partition) {
-            owned.next = Some(at);
-            owned.committed = None;
-        }
-    }
-
     /// Gives partitions up; gives the number that were held back.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) -> usize {
         let removed = partitions
@@ -194,13 +186,6 @@ impl Partitions {
     /// Number of commits under way.
     pub(super) fn commits_under_way(&self) -> usize {
         self.under_way.len()
-    }
-
-    /// Every owned partition with the next offset to read, where it is known.
-    pub(super) fn positions(&self) -> impl Iterator<Item = (&TopicPartition, Option<NextOffset>)> {
-        self.owned
-            .iter()
-            .map(|(partition, owned)| (partition, owned.next))
     }
 
     /// The partitions that are not held back.

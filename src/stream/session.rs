@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::StreamSettings;
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
 use super::parts::Parts;
 use super::topics::Topics;
-use super::{OnDataLoss, StreamSettings};
 use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, Source};
 use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};
@@ -326,10 +326,12 @@ impl Session<'_> {
         };
         self.parts.metrics.kafka_error(KafkaClient::Consumer, kind);
         match error.kind {
-            ErrorKind::OffsetOutOfRange => self.on_data_loss(error),
-            ErrorKind::Fatal | ErrorKind::Fenced | ErrorKind::Configuration => {
-                Err(Exit::Rebuild(error.to_string()))
-            }
+            // Out of range: records were deleted under the worker. The partition is looked at anew
+            // when it is assigned again, and `on_data_loss` decides.
+            ErrorKind::OffsetOutOfRange
+            | ErrorKind::Fatal
+            | ErrorKind::Fenced
+            | ErrorKind::Configuration => Err(Exit::Rebuild(error.to_string())),
             ErrorKind::MissingTopic | ErrorKind::Authorization => {
                 self.trouble(error);
                 Ok(())
@@ -338,18 +340,6 @@ impl Session<'_> {
                 tracing::debug!(stream = self.settings.name, "{error}");
                 Ok(())
             }
-        }
-    }
-
-    /// A committed offset lies outside the log: records were deleted before they were scored.
-    fn on_data_loss(&mut self, error: &KafkaError) -> Step {
-        match self.settings.on_data_loss {
-            OnDataLoss::Fail => Err(Exit::Failed(format!(
-                "{error}; records were deleted before they were scored. Set \
-                 streams.{}.on_data_loss to \"earliest\" or \"latest\" to go on without them",
-                self.settings.name
-            ))),
-            OnDataLoss::Earliest | OnDataLoss::Latest => self.reposition_lost(),
         }
     }
 

@@ -11,8 +11,11 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+mod bad_events;
 mod demo;
+mod refusals;
 mod scoring;
+mod starts;
 mod world;
 
 #[path = "../support/mod.rs"]
@@ -24,5 +27,8 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(starts::trials());
+    trials.extend(refusals::trials());
+    trials.extend(bad_events::trials());
     support::trials::run(trials)
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use swapstream::kafka::{
-    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
-    RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
+    Admin, ClientMemory, Committed, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
+    Publisher, RecordHeaders, RecordLimits, SendError, Source, TopicEvent, TopicReader,
 };
-use swapstream::record::{Header, OwnedRecord};
+use swapstream::record::{Header, OutRecord, OwnedRecord, TopicPartition};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
@@ -23,6 +23,8 @@ pub struct World {
     pub kafka: KafkaSettings,
     pub name: String,
     pub partitions: i32,
+    /// Partitions of the output and dead-letter topics.
+    pub output_partitions: i32,
     dir: TempDir,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
@@ -62,32 +64,50 @@ pub fn models() -> PathBuf {
 }
 
 impl World {
+    /// A world with its topics, on a broker that runs.
     pub fn new(broker: &Broker, partitions: i32) -> Self {
+        Self::with_counts(broker, partitions, partitions)
+    }
+
+    /// A world whose output and dead-letter topics have a partition count of their own.
+    pub fn with_counts(broker: &Broker, partitions: i32, output_partitions: i32) -> Self {
+        let mut world = Self::at(broker.bootstrap(), partitions);
+        world.output_partitions = output_partitions;
+        world.create_topics();
+        world
+    }
+
+    /// A world without topics at an address where a broker may or may not be.
+    pub fn at(servers: &str, partitions: i32) -> Self {
         let kafka = KafkaSettings {
-            bootstrap_servers: broker.bootstrap().to_owned(),
+            bootstrap_servers: servers.to_owned(),
             client: BTreeMap::new(),
             memory: DEFAULT_KAFKA_MEMORY,
         };
-        let world = Self {
+        Self {
             kafka,
             name: unique("t"),
             partitions,
+            output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             stream_extra: String::new(),
             extra: String::new(),
-        };
-        let admin = Admin::new(&world.kafka).unwrap();
-        let big = [("max.message.bytes", "12000000")];
-        for (topic, config) in [
-            (world.input(), &big[..]),
-            (world.output(), &[]),
-            (world.dead_letters(), &[]),
-        ] {
-            admin
-                .create_topic(&topic, partitions, config, PATIENCE)
-                .unwrap();
         }
-        world
+    }
+
+    /// Creates the stream's topics.
+    pub fn create_topics(&self) {
+        let big = [("max.message.bytes", "12000000")];
+        self.create_topic(&self.input(), self.partitions, &big);
+        self.create_topic(&self.output(), self.output_partitions, &[]);
+        self.create_topic(&self.dead_letters(), self.output_partitions, &[]);
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let admin = Admin::new(&self.kafka).unwrap();
+        admin
+            .create_topic(name, partitions, config, PATIENCE)
+            .unwrap();
     }
 
     pub fn input(&self) -> String {
@@ -219,6 +239,62 @@ include = ["flight_id"]
         Instance { process, http }
     }
 
+    /// Appends one record to a topic's partition 0, as a program other than ours would; gives its
+    /// offset.
+    pub fn append(
+        &self,
+        topic: &str,
+        key: &str,
+        value: Option<Vec<u8>>,
+        headers: Vec<Header>,
+    ) -> i64 {
+        let record = OutRecord {
+            topic: topic.to_owned(),
+            partition: Some(0),
+            key: Some(key.as_bytes().to_vec()),
+            value,
+            headers,
+            timestamp: None,
+        };
+        let mut publisher = Publisher::idempotent(&self.kafka).unwrap();
+        publisher.send(&record).unwrap().offset
+    }
+
+    /// Appends a deployment event that no command would write; gives its revision.
+    pub fn append_deploy(&self, version: &str, digest: Option<&str>) -> i64 {
+        let event = serde_json::json!({
+            "schema": "swapstream.deployment/v1", "action": "deploy", "model": "late-arrival",
+            "version": version, "digest": digest,
+        });
+        let topic = self.registry_topic("deployments");
+        let value = Some(event.to_string().into_bytes());
+        self.append(&topic, "late-arrival", value, Vec::new())
+    }
+
+    /// Offsets and metadata that the stream's group has committed, by partition. Joins the group
+    /// to ask, so no instance may be running.
+    pub fn committed(&self) -> Vec<(Option<i64>, String)> {
+        let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
+        let input = self.input();
+        let source = Source::join(
+            &self.kafka,
+            &self.name,
+            std::slice::from_ref(&input),
+            memory,
+        )
+        .unwrap();
+        let partitions: Vec<_> = (0..self.partitions)
+            .map(|number| TopicPartition::new(input.as_str(), number))
+            .collect();
+        let committed = eventually("committed offsets", PATIENCE, || {
+            let answer = source.committed(&partitions, Duration::from_secs(5));
+            answer.map_err(|error| error.to_string())
+        });
+        source.close(Duration::from_secs(10));
+        let offset = |one: Committed| (one.next.map(|next| next.0), one.metadata);
+        committed.into_iter().map(offset).collect()
+    }
+
     /// Starts an instance and waits until it is ready.
     pub fn start_ready(&self, instance: &str) -> Instance {
         let instance = self.start(instance);
@@ -238,13 +314,21 @@ include = ["flight_id"]
         &self,
         records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
     ) {
+        self.produce_to(&self.input(), records);
+    }
+
+    /// Sends records to a topic and waits until they are stored.
+    pub fn produce_to<'a>(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = (i32, Option<&'a [u8]>, Option<&'a [u8]>, Vec<Header>)>,
+    ) {
         let limits = RecordLimits {
             record: 12_000_000,
             batch: 1_000_000,
         };
         let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
         let producer = Producer::new(&self.kafka, memory, limits).unwrap();
-        let input = self.input();
         for (partition, key, value, headers) in records {
             let headers = headers
                 .iter()
@@ -252,7 +336,7 @@ include = ["flight_id"]
                     all.with(&header.key, header.value.as_deref())
                 });
             let mut record = OutgoingRecord {
-                topic: &input,
+                topic,
                 partition: Some(partition),
                 key,
                 value,
@@ -282,9 +366,37 @@ include = ["flight_id"]
         tail.records
     }
 
+    /// Everything that is in `topic` now.
+    pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
+        let mut tail = self.tail(topic);
+        let ends = tail.reader.ends(PATIENCE).unwrap();
+        let mut left = ends.values().filter(|end| **end > 0).count();
+        let deadline = Instant::now() + PATIENCE;
+        while left > 0 {
+            assert!(Instant::now() < deadline, "{topic} is not read to its end");
+            match tail.reader.poll(Duration::from_millis(20)) {
+                Ok(TopicEvent::Record(record)) => tail.records.push(record),
+                Ok(TopicEvent::EndOfPartition { next, .. }) if next > 0 => left -= 1,
+                Ok(_) => {}
+                Err(error) => assert!(error.is_retriable(), "{error}"),
+            }
+        }
+        tail.records
+    }
+
     /// Follows `topic`.
     pub fn tail(&self, topic: &str) -> Tail {
-        let topics = [(topic.to_owned(), self.partitions)];
+        let partitions = if topic == self.input() {
+            self.partitions
+        } else {
+            self.output_partitions
+        };
+        self.tail_of(topic, partitions)
+    }
+
+    /// Follows `topic`, which has so many partitions.
+    pub fn tail_of(&self, topic: &str, partitions: i32) -> Tail {
+        let topics = [(topic.to_owned(), partitions)];
         Tail {
             reader: TopicReader::open(&self.kafka, &topics).unwrap(),
             records: Vec::new(),
@@ -367,6 +479,37 @@ impl Instance {
                 self.process.stderr_lines().join("\n")
             )),
         }
+    }
+
+    /// Waits until the deployment at `revision` serves.
+    pub fn wait_serves(&self, revision: i64) {
+        let wanted = format!("revision=\"{revision}\"");
+        eventually("the deployment serves", PATIENCE, || {
+            let metrics = self.metrics();
+            let mut infos = metrics
+                .lines()
+                .filter(|line| line.starts_with("swapstream_model_info{"));
+            match infos.find(|line| line.contains(&wanted)) {
+                Some(_) => Ok(()),
+                None => Err(format!(
+                    "{wanted}\n{}",
+                    self.process.stderr_lines().join("\n")
+                )),
+            }
+        });
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        try_http_get(&self.http, path).unwrap()
+    }
+
+    /// The value of one series, named as `/metrics` shows it; 0 where it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics();
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     pub fn metrics(&self) -> String {

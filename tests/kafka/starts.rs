@@ -1,0 +1,187 @@
+//! Where a partition starts: without a committed offset, at its end, and after its records were
+//! deleted.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use swapstream::kafka::{ClientMemory, Polled, Position, Source};
+use swapstream::record::{NextOffset, TopicPartition};
+
+use crate::support::trials::{TestResult, on_shared_broker};
+use crate::support::{Broker, eventually};
+use crate::world::{PATIENCE, World, events, predictions};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        on_shared_broker(
+            "latest_starts_at_the_end_and_stays",
+            latest_starts_at_the_end_and_stays,
+        ),
+        on_shared_broker("a_start_time_is_looked_up", a_start_time_is_looked_up),
+        on_shared_broker("an_offset_out_of_range_stops", an_offset_out_of_range_stops),
+        on_shared_broker(
+            "an_offset_out_of_range_goes_on",
+            an_offset_out_of_range_goes_on,
+        ),
+    ]
+}
+
+fn send(world: &World, count: usize) {
+    let sample = events();
+    world.produce(
+        sample
+            .iter()
+            .take(count)
+            .map(|event| (0, None, Some(event.as_slice()))),
+    );
+}
+
+/// Commits an offset for the group as another program would.
+fn commit_by_hand(world: &World, offset: i64, metadata: &str) {
+    let memory = ClientMemory::divide(world.kafka.memory, 4);
+    let source = Source::join(&world.kafka, &world.name, &[world.input()], memory).unwrap();
+    let partition = TopicPartition::new(world.input(), 0);
+    let mut sent = false;
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        assert!(
+            std::time::Instant::now() < end,
+            "the commit is not answered"
+        );
+        match source.poll(Duration::from_millis(50)) {
+            Polled::Assigned(partitions) => {
+                let at_end: Vec<_> = partitions.into_iter().map(|p| (p, Position::End)).collect();
+                source.assign(&at_end).unwrap();
+                let offsets = [(partition.clone(), NextOffset(offset), metadata.to_owned())];
+                source.commit(&offsets).unwrap();
+                sent = true;
+            }
+            Polled::Committed(result) => {
+                assert!(sent);
+                result.unwrap();
+                break;
+            }
+            _ => {}
+        }
+    }
+    source.close(PATIENCE);
+}
+
+fn latest_starts_at_the_end_and_stays(broker: &'static Broker) -> TestResult {
+    let mut world = World::new(broker, 1);
+    world.stream_extra.push_str("start_from = \"latest\"");
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    send(&world, 10);
+    let first = world.start_ready("a");
+    // The start is a place, and it is committed before any record is scored.
+    eventually("the start is committed", PATIENCE, || {
+        match world.committed().first().and_then(|(offset, _)| *offset) {
+            Some(10) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    first.stop();
+    send(&world, 5);
+    let second = world.start_ready("a");
+    let out = world.read(&world.output(), 5);
+    second.stop();
+    let offsets: Vec<i64> = predictions(&out).iter().map(|one| one.offset).collect();
+    assert_eq!(
+        offsets,
+        [10, 11, 12, 13, 14],
+        "what came while nobody was there is scored"
+    );
+    Ok(())
+}
+
+fn a_start_time_is_looked_up(broker: &'static Broker) -> TestResult {
+    let mut world = World::new(broker, 1);
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    send(&world, 7);
+    // Record timestamps have milliseconds: the clock must have moved on.
+    let all = world.read(&world.input(), 7);
+    let newest = all
+        .iter()
+        .filter_map(|record| record.timestamp)
+        .max()
+        .unwrap();
+    let after = std::time::UNIX_EPOCH + Duration::from_millis(newest as u64 + 1);
+    eventually("the clock moves on", PATIENCE, || {
+        if std::time::SystemTime::now() > after {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    });
+    send(&world, 3);
+    let time = humantime::format_rfc3339_millis(after);
+    world
+        .stream_extra
+        .push_str(&format!("start_from = \"{time}\""));
+    let instance = world.start_ready("a");
+    let out = world.read(&world.output(), 3);
+    instance.stop();
+    let offsets: Vec<i64> = predictions(&out).iter().map(|one| one.offset).collect();
+    assert_eq!(offsets, [7, 8, 9]);
+    Ok(())
+}
+
+fn an_offset_out_of_range_stops(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    send(&world, 10);
+    commit_by_hand(&world, 1000, "");
+    let instance = world.start("a");
+    let (code, body) = eventually("the stream has stopped", PATIENCE, || {
+        match instance.get("/livez") {
+            (503, body) => Ok((503, body)),
+            other => Err(format!(
+                "{other:?}\n{}",
+                instance.process.stderr_lines().join("\n")
+            )),
+        }
+    });
+    assert_eq!(code, 503);
+    assert!(
+        body.contains("on_data_loss") && body.contains("flights"),
+        "{body}"
+    );
+    assert_eq!(
+        world.committed()[0].0,
+        Some(1000),
+        "nothing is committed over the loss"
+    );
+    instance.stop();
+    assert!(world.all(&world.output()).is_empty());
+    Ok(())
+}
+
+fn an_offset_out_of_range_goes_on(broker: &'static Broker) -> TestResult {
+    let mut world = World::new(broker, 1);
+    world.stream_extra.push_str("on_data_loss = \"earliest\"");
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    send(&world, 10);
+    commit_by_hand(&world, 1000, "");
+    let instance = world.start_ready("a");
+    eventually("all is scored", Duration::from_secs(20), || {
+        match world.all(&world.output()).len() {
+            10 => Ok(()),
+            n => Err(format!(
+                "{n} records\n{}",
+                instance.process.stderr_lines().join("\n")
+            )),
+        }
+    });
+    eventually("the new position is committed", PATIENCE, || {
+        match world.committed()[0].0 {
+            Some(10) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    instance.stop();
+    Ok(())
+}
