@@ -14,6 +14,8 @@
 mod axes;
 mod choose;
 mod fingerprint;
+#[doc(hidden)]
+pub mod graph;
 mod inspect;
 mod invariance;
 mod measure;
@@ -22,9 +24,11 @@ mod onnx_file;
 mod onnxruntime;
 mod ops;
 mod panics;
+mod plan;
 mod runner;
 mod samples;
 mod settings;
+mod standard;
 mod summary;
 mod support;
 mod tract;

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::summary::{OnnxSummary, OperatorCount};
-use super::{LoadError, ops};
+use super::{LoadError, plan};
 
-/// Operators of `ai.onnx.ml` that are computed rightly, by tract or by [`ops`].
+/// Operators of `ai.onnx.ml` that are computed rightly, by tract or by [`ops`](super::ops).
 const ML_RIGHT: [&str; 8] = [
     "ArrayFeatureExtractor",
     "CategoryMapper",
@@ -22,7 +22,7 @@ const ML_RIGHT: [&str; 8] = [
 /// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
 /// the default domain, would run as something else.
 pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
-    let tract = ops::onnx().op_register.0;
+    let tract = plan::framework().op_register.0;
     let registered: HashSet<&str> = tract.keys().map(String::as_str).collect();
     let runs = |operator: &&OperatorCount| {
         let name = operator.op_type.as_str();

@@ -5,18 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{
-    Framework, InferenceFact, InferenceModelExt, TractResult, TypedModel, TypedSimplePlan,
-};
+use tract_onnx::prelude::{InferenceFact, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_hir::internal::{DimLike, ToDim};
 
 use super::axes::{self, Computed};
 use super::onnx_file::{self, LoadLimits, OnnxFile};
+use super::plan::{self, Trouble, guarded};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, ops, panics,
-    samples, support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
@@ -62,16 +60,8 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     let rows = fixed_rows.unwrap_or(options.plan_rows);
     axes::check_size(&inputs, rows, &options.limits)?;
 
-    let typed = || typed(proto, &inputs, rows);
-    let optimised = guarded(|| typed()?.into_optimized());
-    let (model, failure) = match optimised {
-        Ok(model) => (model, None),
-        // Some graphs that tract cannot simplify run as they are.
-        Err(failure) => match guarded(typed) {
-            Ok(model) => (model, Some(failure)),
-            Err(_) => return Err(LoadError::new(failure)),
-        },
-    };
+    let plan::Prepared { model, failure } =
+        plan::prepare(proto, &facts(&inputs, rows)).map_err(refused)?;
     let outputs = axes::outputs(&summary.outputs, &computed(&model)?, rows)?;
     if fixed_rows.is_none() {
         let other = other_shapes(proto, &inputs)?;
@@ -82,7 +72,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     }
 
     let plan = guarded(|| TypedSimplePlan::new(model))
-        .map_err(|error| LoadError::new(failure.unwrap_or(error)))?;
+        .map_err(|error| refused(failure.unwrap_or(error)))?;
     let mut model = TractModel {
         plan,
         signature: Arc::new(Signature { inputs, outputs }),
@@ -99,37 +89,25 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     Ok(model)
 }
 
-/// Runs `work` of tract's; an error or a panic becomes its message.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match panics::catch(work) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("tract cannot compile the model: {}", brief(&error))),
-        Err(panic) => Err(format!("tract cannot compile the model: panic: {panic}")),
-    }
+fn refused(trouble: Trouble) -> LoadError {
+    LoadError::new(trouble.to_string())
 }
 
-/// The graph with all types and shapes known, for a batch of `rows`.
-fn typed(proto: &ModelProto, inputs: &[TensorSpec], rows: usize) -> TractResult<TypedModel> {
-    // What exporters note about inner tensors contradicts a pinned batch.
-    let mut model = ops::onnx()
-        .with_ignore_value_info(true)
-        .model_for_proto_model(proto)?;
-    for (index, spec) in inputs.iter().enumerate() {
-        let shape: Vec<_> = [rows]
-            .iter()
-            .chain(&spec.row_shape)
-            .map(ToDim::to_dim)
-            .collect();
-        let fact = InferenceFact::dt_shape(datum_type(spec.element), shape);
-        model.set_input_fact(index, fact)?;
-    }
-    model.into_typed()
+/// What the inputs are for a batch of `rows`.
+fn facts(inputs: &[TensorSpec], rows: usize) -> Vec<InferenceFact> {
+    let fact = |spec: &TensorSpec| {
+        let axes = [rows].into_iter().chain(spec.row_shape.iter().copied());
+        let shape: Vec<_> = axes.map(|axis| axis.to_dim()).collect();
+        InferenceFact::dt_shape(datum_type(spec.element), shape)
+    };
+    inputs.iter().map(fact).collect()
 }
 
 /// What the outputs are for a batch of [`OTHER_ROWS`].
 fn other_shapes(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Vec<Computed>, LoadError> {
-    let model = guarded(|| typed(proto, inputs, OTHER_ROWS));
-    let failed = |error| {
+    let facts = facts(inputs, OTHER_ROWS);
+    let model = guarded(|| plan::typed(proto, &facts));
+    let failed = |error: Trouble| {
         LoadError::new(format!(
             "the model takes any batch size by its inputs, but fails for {OTHER_ROWS} rows: {error}"
         ))
@@ -139,7 +117,7 @@ fn other_shapes(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Vec<Compute
         return Ok(shapes);
     }
     // Shapes that hang on inner values are known only once those are folded.
-    let model = guarded(|| typed(proto, inputs, OTHER_ROWS)?.into_optimized());
+    let model = guarded(|| plan::typed(proto, &facts)?.into_optimized());
     computed(&model.map_err(failed)?)
 }
 
