@@ -56,7 +56,7 @@ fn floats(columns: &Columns, index: usize) -> &[f32] {
     }
 }
 
-/// Name, signature, rows of the plan, whether rows are independent.
+/// Name, signature, rows of the main plan, whether rows are independent.
 const WHAT_RUNS: [(&str, &str, usize, bool); 13] = [
     ("mlp", "x: float[batch, 8] → p: float[batch, 1]", 32, true),
     (
@@ -133,10 +133,13 @@ fn signatures_leave_the_batch_axis_out() {
         };
         let Signature { inputs, outputs } = model.signature();
         assert_eq!(format!("{} → {}", show(inputs), show(outputs)), signature);
+        // How many plans there are depends on the time that one takes.
+        let largest = model.info().plan_rows;
+        assert!(largest == plan_rows || (plan_rows == 32 && batch_invariant && largest == 512));
         let info = CompiledInfo {
             runtime: "tract",
             batch_invariant,
-            plan_rows,
+            plan_rows: largest,
         };
         assert_eq!(*model.info(), info, "{name}");
     }
@@ -146,7 +149,7 @@ fn signatures_leave_the_batch_axis_out() {
 fn a_plan_of_one_row_is_always_invariant() {
     for name in ["classes", "mlp", "gru"] {
         let options = CompileOptions {
-            plan_rows: 1,
+            plan_rows: Some(1),
             ..CompileOptions::default()
         };
         let model = compile(&fixture(name), &options).unwrap();

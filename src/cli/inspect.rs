@@ -90,7 +90,7 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
             runs.batch_invariant
         ),
     );
-    line("plan", format!("{} rows", runs.plan_rows));
+    line("plans", format!("up to {} rows", runs.plan_rows));
     line("load", format!("{:.1} ms", runs.compile_ms));
     for time in &runs.timings {
         let per_row = time.median_us / time.rows as f64;

@@ -128,7 +128,8 @@ fn run(proto: &pb::ModelProto, inputs: TVec<Tensor>) -> Result<Vec<PlainTensor>,
         .iter()
         .map(|tensor| InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))
         .collect();
-    let prepared = plan::prepare(proto, &facts)?;
+    let parsed = guarded(|| plan::parse(proto))?;
+    let prepared = plan::prepare(&parsed, &facts)?;
     let plan = guarded(|| TypedSimplePlan::new(prepared.model))?;
     let inputs: TVec<_> = inputs.into_iter().map(IntoTValue::into_tvalue).collect();
     let outputs = guarded(|| Arc::clone(&plan).run(inputs))?;

@@ -52,7 +52,7 @@ pub struct Runs {
     pub signature: Signature,
     /// Whether a row's output bits were found not to depend on its batch and position.
     pub batch_invariant: bool,
-    /// Rows that one plan takes.
+    /// Rows that the largest plan takes; larger batches are split.
     pub plan_rows: usize,
     /// Time to load it, the checks included.
     pub compile_ms: f64,

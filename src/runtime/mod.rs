@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! bytes ─▶ onnx_file (is it ONNX?) ─▶ summary ─▶ support (operators) ─▶ axes (where is the batch?)
-//!       ─▶ tract (one plan) ─▶ run on zeros ─▶ invariance ─▶ CompiledModel ─▶ runner (one a worker)
+//!       ─▶ tract (a few plans) ─▶ run on zeros ─▶ invariance ─▶ CompiledModel ─▶ runner (one a worker)
 //!       └▶ onnxruntime (a session), instead or where tract refuses: choose
 //! ```
 //!
@@ -25,6 +25,7 @@ mod onnxruntime;
 mod ops;
 mod panics;
 mod plan;
+mod plans;
 mod runner;
 mod samples;
 mod settings;
@@ -46,9 +47,10 @@ pub use fingerprint::fingerprint;
 pub use inspect::{Attempt, INSPECTION_SCHEMA, Inspection, Runs, inspect};
 pub use measure::{BatchTime, faster, measure};
 pub use onnx_file::{LoadLimits, metadata};
+pub use plans::PLAN_ROWS;
 pub use settings::RuntimeSettings;
 pub use summary::{OnnxDim, OnnxSummary, OnnxValue, OperatorCount};
-pub use tract::{CompileOptions, PLAN_ROWS, compile};
+pub use tract::{CompileOptions, compile};
 
 /// Why a file cannot be loaded. Permanent: the same bytes fail again on the same build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +86,8 @@ pub struct CompiledInfo {
     pub runtime: &'static str,
     /// Whether a row's output bits were found not to depend on its batch and position.
     pub batch_invariant: bool,
-    /// Rows that one plan takes; batches are padded or split to it. ONNX Runtime has no plans:
-    /// larger batches are split to it.
+    /// Rows that the largest plan takes; larger batches are split. ONNX Runtime has no plans, but
+    /// splits as well.
     pub plan_rows: usize,
 }
 

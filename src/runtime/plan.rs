@@ -2,7 +2,9 @@
 
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{Framework, InferenceFact, InferenceModelExt, TractResult, TypedModel};
+use tract_onnx::prelude::{
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
+};
 
 use super::{brief, ops, panics, standard};
 
@@ -15,9 +17,14 @@ pub(super) fn framework() -> Onnx {
     onnx
 }
 
+/// The graph as tract reads it. All plans are made of it, so that they share what they can.
+pub(super) fn parse(proto: &ModelProto) -> TractResult<InferenceModel> {
+    framework().model_for_proto_model(proto)
+}
+
 /// The graph with all types and shapes known, for inputs of `facts`.
-pub(super) fn typed(proto: &ModelProto, facts: &[InferenceFact]) -> TractResult<TypedModel> {
-    let mut model = framework().model_for_proto_model(proto)?;
+pub(super) fn typed(parsed: &InferenceModel, facts: &[InferenceFact]) -> TractResult<TypedModel> {
+    let mut model = parsed.clone();
     for (index, fact) in facts.iter().enumerate() {
         model.set_input_fact(index, fact.clone())?;
     }
@@ -35,8 +42,11 @@ pub(super) struct Prepared {
 }
 
 /// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it.
-pub(super) fn prepare(proto: &ModelProto, facts: &[InferenceFact]) -> Result<Prepared, Trouble> {
-    let typed = || typed(proto, facts);
+pub(super) fn prepare(
+    parsed: &InferenceModel,
+    facts: &[InferenceFact],
+) -> Result<Prepared, Trouble> {
+    let typed = || typed(parsed, facts);
     match guarded(|| typed()?.into_optimized()) {
         Ok(model) => Ok(Prepared {
             model,

@@ -1,6 +1,6 @@
 //! The operators as tract sees them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -49,8 +49,12 @@ fn operator(
     parsed: TractResult<Parsed>,
 ) -> TractResult<Operator> {
     let parsed = parsed.with_context(|| format!("{name} {:?}", node.name))?;
-    let parsed = Arc::new(parsed);
-    Ok((expand(Trees { name, parsed }), vec![]))
+    let trees = Trees {
+        name,
+        parsed: Arc::new(parsed),
+        compiled: Arc::default(),
+    };
+    Ok((expand(trees), vec![]))
 }
 
 /// An ensemble that is not compiled yet: the type of its input is not known.
@@ -58,9 +62,26 @@ fn operator(
 struct Trees {
     name: &'static str,
     parsed: Arc<Parsed>,
+    /// All plans of a model share what is compiled: the graph is read once, and each plan has a
+    /// clone of it.
+    compiled: Arc<[OnceLock<Arc<Compiled>>; 2]>,
 }
 
 impl Trees {
+    fn compiled(&self, precision: Precision) -> TractResult<Arc<Compiled>> {
+        let [single, double] = &*self.compiled;
+        let slot = match precision {
+            Precision::Single => single,
+            Precision::Double => double,
+        };
+        if let Some(compiled) = slot.get() {
+            return Ok(Arc::clone(compiled));
+        }
+        let Parsed { ensemble, task, .. } = &*self.parsed;
+        let compiled = Arc::new(Compiled::new(ensemble, task, precision)?);
+        Ok(Arc::clone(slot.get_or_init(|| compiled)))
+    }
+
     fn score_type(&self, input: DatumType) -> DatumType {
         match input {
             DatumType::F64 if self.parsed.scores_follow_input => DatumType::F64,
@@ -124,8 +145,8 @@ impl Expansion for Trees {
             DatumType::F64 => Precision::Double,
             other => bail!("{} {prefix:?} does not take {other:?}", self.name),
         };
-        let Parsed { ensemble, task, .. } = &*self.parsed;
-        let compiled = Compiled::new(ensemble, task, precision)
+        let compiled = self
+            .compiled(precision)
             .with_context(|| format!("{} {prefix:?}", self.name))?;
         let width = fact.shape.last().and_then(|width| width.to_usize().ok());
         if width.is_some_and(|width| width < compiled.width()) {
@@ -140,7 +161,7 @@ impl Expansion for Trees {
             name: self.name,
             scores: self.score_type(fact.datum_type),
             parsed: Arc::clone(&self.parsed),
-            compiled: Arc::new(compiled),
+            compiled,
         };
         model.wire_node(prefix, op, inputs)
     }
