@@ -18,6 +18,8 @@ mod fingerprint;
 pub mod graph;
 mod inspect;
 mod invariance;
+mod live_rows;
+mod maps;
 mod measure;
 mod onnx_file;
 #[cfg(feature = "onnxruntime")]

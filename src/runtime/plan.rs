@@ -11,8 +11,7 @@ use super::{brief, ops, panics, standard};
 /// tract with the operators that this build runs.
 pub(super) fn framework() -> Onnx {
     // What exporters note about inner tensors contradicts a pinned batch.
-    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    ops::register(&mut onnx);
+    let mut onnx = ops::onnx().with_ignore_value_info(true);
     standard::register(&mut onnx);
     onnx
 }
@@ -47,12 +46,23 @@ pub(super) fn prepare(
     facts: &[InferenceFact],
 ) -> Result<Prepared, Trouble> {
     let typed = || typed(parsed, facts);
-    match guarded(|| typed()?.into_optimized()) {
+    let optimised = guarded(|| {
+        let mut model = typed()?;
+        model.declutter()?;
+        ops::replace(&mut model);
+        model.optimize()?;
+        Ok(model)
+    });
+    match optimised {
         Ok(model) => Ok(Prepared {
             model,
             failure: None,
         }),
-        Err(failure) => match guarded(typed) {
+        Err(failure) => match guarded(|| {
+            let mut model = typed()?;
+            ops::replace(&mut model);
+            Ok(model)
+        }) {
             Ok(model) => Ok(Prepared {
                 model,
                 failure: Some(failure),

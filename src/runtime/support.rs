@@ -3,33 +3,21 @@
 use std::collections::HashSet;
 
 use super::summary::{OnnxSummary, OperatorCount};
-use super::{LoadError, plan};
-
-/// Operators of `ai.onnx.ml` that are computed rightly, by tract or by [`ops`](super::ops).
-const ML_RIGHT: [&str; 8] = [
-    "ArrayFeatureExtractor",
-    "CategoryMapper",
-    "LinearClassifier",
-    "LinearRegressor",
-    "Normalizer",
-    "TreeEnsemble",
-    "TreeEnsembleClassifier",
-    "TreeEnsembleRegressor",
-];
+use super::{LoadError, maps, ops, plan};
 
 /// Refuses a graph with operators that are not supported, naming all of them.
 ///
 /// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
 /// the default domain, would run as something else.
 pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
-    let tract = plan::framework().op_register.0;
-    let registered: HashSet<&str> = tract.keys().map(String::as_str).collect();
+    let onnx = plan::framework();
+    let registered: HashSet<&str> = onnx.op_register.0.keys().map(String::as_str).collect();
     let runs = |operator: &&OperatorCount| {
         let name = operator.op_type.as_str();
-        let right_ml = ML_RIGHT.contains(&name);
+        let of_ml = ops::ML_OPERATORS.contains(&name);
         match operator.domain.as_str() {
-            "ai.onnx" => registered.contains(name) && !right_ml,
-            "ai.onnx.ml" => right_ml,
+            "ai.onnx" => registered.contains(name) && !of_ml,
+            "ai.onnx.ml" => of_ml || maps::OPERATORS.contains(&name),
             _ => false,
         }
     };

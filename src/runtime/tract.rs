@@ -12,10 +12,10 @@ use super::onnx_file::{self, LoadLimits, OnnxFile};
 use super::plan::{self, Trouble, guarded};
 use super::plans::{self, PLAN_ROWS, Plan};
 use super::runner::TractRunner;
-use super::summary::OnnxSummary;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, samples, support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, live_rows,
+    samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
@@ -43,9 +43,13 @@ pub fn compile(
 }
 
 fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel, LoadError> {
-    let OnnxFile { proto, summary } = file;
+    let OnnxFile {
+        proto,
+        maps,
+        summary,
+    } = file;
     support::check(summary)?;
-    let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
+    let (inputs, fixed_rows) = axes::inputs(&maps.declared_inputs(&summary.inputs), maps)?;
     let only = fixed_rows.or(options.plan_rows);
     let rows = only.unwrap_or(PLAN_ROWS);
     axes::check_size(&inputs, rows, &options.limits)?;
@@ -53,12 +57,12 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     let parsed = guarded(|| plan::parse(proto)).map_err(refused)?;
     let plan::Prepared { model, failure } =
         plan::prepare(&parsed, &facts(&inputs, rows)).map_err(refused)?;
-    let outputs = axes::outputs(&summary.outputs, &computed(&model)?, rows)?;
+    let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
     if fixed_rows.is_none() {
         let other = other_shapes(&parsed, &inputs)?;
         axes::same_rows(
             &outputs,
-            &axes::outputs(&summary.outputs, &other, OTHER_ROWS)?,
+            &axes::outputs(&summary.outputs, maps, &other, OTHER_ROWS)?,
         )?;
     }
 
@@ -68,32 +72,43 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     let main = Plan { rows, graph };
     let signature = Arc::new(Signature { inputs, outputs });
     let mut runner = TractRunner::new(std::slice::from_ref(&main), Arc::clone(&signature));
-    run_on_zeros(&mut runner, &signature)?;
+    // Made-up rows hold no known categories; that is not what is tried out.
+    let time = live_rows::on_trial(|| {
+        run_on_zeros(&mut runner, &signature)?;
+        Ok(plans::time(&mut runner, &signature, rows))
+    })?;
     let mut plans = vec![main];
     if only.is_none() {
-        let time = plans::time(&mut runner, &signature, rows);
         for rows in plans::others(time, summary.initialiser_bytes) {
             let fits = axes::check_size(&signature.inputs, rows, &options.limits).is_ok();
             plans.extend(
-                fits.then(|| another(&parsed, summary, &signature, rows, simplified))
+                fits.then(|| another(&parsed, file, &signature, rows, simplified))
                     .flatten(),
             );
         }
         plans.sort_by_key(|plan| plan.rows);
     }
-    Ok(first_invariant(&plans, rows, signature))
+    Ok(live_rows::on_trial(|| {
+        first_invariant(&plans, rows, signature)
+    }))
 }
 
 /// A plan of another size, if it can be made in the same way and computes the same outputs.
 fn another(
     parsed: &InferenceModel,
-    summary: &OnnxSummary,
+    file: &OnnxFile,
     signature: &Signature,
     rows: usize,
     simplified: bool,
 ) -> Option<Plan> {
     let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows)).ok()?;
-    let outputs = axes::outputs(&summary.outputs, &computed(&prepared.model).ok()?, rows).ok()?;
+    let outputs = axes::outputs(
+        &file.summary.outputs,
+        &file.maps,
+        &computed(&prepared.model).ok()?,
+        rows,
+    )
+    .ok()?;
     if outputs != signature.outputs || prepared.failure.is_none() != simplified {
         return None;
     }

@@ -14,7 +14,8 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 
 use self::session::{Batching, OnnxRuntimeRunner, Sessions};
 use super::axes::{self, Computed};
-use super::onnx_file;
+use super::maps::Maps;
+use super::onnx_file::{self, OnnxFile};
 use super::summary::OnnxValue;
 use super::{
     CompileOptions, CompiledInfo, CompiledModel, LoadError, PLAN_ROWS, RunError, Runner,
@@ -47,8 +48,14 @@ pub(super) fn compile(
     bytes: &[u8],
     options: &CompileOptions,
 ) -> Result<Arc<dyn CompiledModel>, LoadError> {
-    let summary = onnx_file::parse(bytes, &options.limits)?.summary;
-    let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
+    let OnnxFile { maps, summary, .. } = onnx_file::parse(bytes, &options.limits)?;
+    if maps != Maps::default() {
+        return Err(LoadError::new(
+            "inputs or outputs that are maps (ZipMap, DictVectorizer, CastMap) are not supported \
+             with ONNX Runtime",
+        ));
+    }
+    let (inputs, fixed_rows) = axes::inputs(&summary.inputs, &maps)?;
     let most = fixed_rows.unwrap_or_else(|| most_rows(&inputs, options));
     axes::check_size(&inputs, most, &options.limits)?;
     axes::check_declared_outputs(&summary.outputs)?;
@@ -58,10 +65,10 @@ pub(super) fn compile(
     check_names("inputs", session.inputs(), &summary.inputs)?;
     check_names("outputs", session.outputs(), &summary.outputs)?;
     let first = computed(&mut session, &inputs, most)?;
-    let outputs = axes::outputs(&summary.outputs, &first, most)?;
+    let outputs = axes::outputs(&summary.outputs, &maps, &first, most)?;
     if fixed_rows.is_none() {
         let other = computed(&mut session, &inputs, OTHER_ROWS)?;
-        let other = axes::outputs(&summary.outputs, &other, OTHER_ROWS)?;
+        let other = axes::outputs(&summary.outputs, &maps, &other, OTHER_ROWS)?;
         axes::same_rows(&outputs, &other)?;
     }
     sessions.give_back(session);

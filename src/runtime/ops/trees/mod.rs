@@ -28,11 +28,10 @@ mod tests;
 mod version_5;
 mod versions_1_3;
 
-use tract_onnx::Onnx;
+use tract_onnx::model::OnnxOpRegister;
 
 /// Puts the operators in place of tract's.
-pub(super) fn register(onnx: &mut Onnx) {
-    let operators = &mut onnx.op_register;
+pub(super) fn register(operators: &mut OnnxOpRegister) {
     operators.insert("TreeEnsembleClassifier", op::classifier);
     operators.insert("TreeEnsembleRegressor", op::regressor);
     operators.insert("TreeEnsemble", op::ensemble);

@@ -20,6 +20,7 @@ use super::compiled::Compiled;
 use super::ensemble::Precision;
 use super::real::{Feature, Real};
 use super::{version_5, versions_1_3};
+use crate::runtime::live_rows;
 
 type Operator = (Box<dyn InferenceOp>, Vec<String>);
 
@@ -236,8 +237,11 @@ impl CompiledTrees {
             0
         };
         let mut places = vec![0; labelled];
-        self.compiled
-            .run(features, width, view.as_slice_mut::<O>()?, &mut places)?;
+        // Padding is not scored.
+        let live = live_rows::of(rows) * self.compiled.targets();
+        let some = view.as_slice_mut::<O>()?.get_mut(..live);
+        let some = some.unwrap_or_default();
+        self.compiled.run(features, width, some, &mut places)?;
         let mut outputs = TVec::new();
         if let Some(labels) = &self.parsed.labels {
             outputs.push(labels.tensor(places).into_tvalue());
