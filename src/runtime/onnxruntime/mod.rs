@@ -17,15 +17,17 @@ use super::axes::{self, Computed};
 use super::onnx_file;
 use super::summary::OnnxValue;
 use super::{
-    CompileOptions, CompiledInfo, CompiledModel, LoadError, PLAN_ROWS, RunError, Runner,
-    invariance, panics, samples,
+    CompileOptions, CompiledInfo, CompiledModel, LoadError, RunError, Runner, invariance, panics,
+    samples,
 };
 use crate::model::{ElementType, Signature, TensorSpec};
 
 pub(super) use self::library::configure;
 
-/// Most rows of one call where the model leaves the batch size open: it bounds the memory.
+/// Most rows of one call where the model leaves the batch size open: it bounds the memory. Models
+/// with large inputs get fewer, down to the second.
 const MOST_ROWS: usize = 512;
+const FEWEST_ROWS: usize = 32;
 
 /// What batches may be padded to a multiple of, the cheapest first.
 const MULTIPLES: [usize; 4] = [1, 2, 8, 32];
@@ -51,7 +53,6 @@ pub(super) fn compile(
     let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
     let most = fixed_rows.unwrap_or_else(|| most_rows(&inputs, options));
     axes::check_size(&inputs, most, &options.limits)?;
-    axes::check_declared_outputs(&summary.outputs)?;
 
     let sessions = Arc::new(Sessions::new(bytes)?);
     let mut session = sessions.take()?;
@@ -85,7 +86,7 @@ fn most_rows(inputs: &[TensorSpec], options: &CompileOptions) -> usize {
     let widest = inputs.iter().map(TensorSpec::row_len).max().unwrap_or(1);
     let fit = options.limits.max_input_values / widest.max(1);
     let mut most = MOST_ROWS;
-    while most > fit && most > PLAN_ROWS {
+    while most > fit && most > FEWEST_ROWS {
         most /= 2;
     }
     most
