@@ -53,7 +53,8 @@ fn here() -> bool {
         Err(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{why}"),
         Err(why) => {
             // Past the capture of the test harness: nobody should take this for a pass.
-            writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+            let mut out = std::io::stderr();
+            writeln!(out, "skipped: {why}").unwrap();
             false
         }
     }
