@@ -30,10 +30,10 @@ use crate::serving::Serving;
 use crate::stream::{Stream, StreamContext, StreamSettings};
 use crate::telemetry::Metrics;
 
-/// How long the control plane may take to end, once the streams are gone.
+/// How long the control plane may take to write its last words, once the streams are gone.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same where no broker answers: what it has to write cannot be written.
-const CONTROL_TIMEOUT_ALONE: Duration = Duration::from_millis(300);
+/// The same where no broker answers, and for what has nothing to write.
+const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
 
 /// What differs between the service and the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,13 +180,13 @@ impl App {
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
+        if !self.watcher.stop(CONTROL_TIMEOUT_SILENT) {
+            tracing::debug!("the registry watcher is left in a request");
+        }
         let patience = match self.probe.status().problem() {
-            Some(_) => CONTROL_TIMEOUT_ALONE,
+            Some(_) => CONTROL_TIMEOUT_SILENT,
             None => CONTROL_TIMEOUT,
         };
-        if !self.watcher.stop(patience) {
-            tracing::warn!("the registry watcher did not end in time");
-        }
         if !self.reporter.stop(patience) {
             tracing::warn!("the status tombstones were not written in time");
         }

@@ -188,8 +188,8 @@ fn tests_that_are_named_exist() {
     });
     let named: Vec<String> = named
         .flat_map(|cell| {
-            let names = cell.split('`').skip(1).step_by(2).map(str::to_owned);
-            names.collect::<Vec<_>>()
+            let quoted = cell.split('`').skip(1).step_by(2).map(str::to_owned);
+            quoted.collect::<Vec<_>>()
         })
         .filter(|name| !name.contains('/'))
         .collect();

@@ -143,8 +143,6 @@ STREAM => {
 "limits" => {
     "kafka_memory": "size, 16MiB to 64GiB", Default "\"128MiB\"",
         "What all Kafka clients of the process may buffer together.";
-    "model_memory": "size, 1MiB to 1TiB", Default "\"2GiB\"",
-        "What the loaded models may take together.";
     "max_artifact_bytes": "size, 1KiB to 16GiB", Default "\"1GiB\"",
         "Largest artifact that is fetched.";
 }

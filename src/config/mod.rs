@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use keys::{KEYS, KeyDoc, Presence, markdown};
-pub use render::{duration, example, size};
+pub use render::{about, duration, example, size};
 
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
@@ -30,21 +30,6 @@ use crate::telemetry::LogSettings;
 
 /// The file that is read from the working directory when no other is named.
 pub const DEFAULT_FILE: &str = "swapstream.toml";
-
-/// Limits that belong to no part alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// What the loaded models of the process may take together, in bytes; default 2 GiB.
-    pub model_memory: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            model_memory: 2 << 30,
-        }
-    }
-}
 
 /// The whole configuration, validated.
 #[derive(Clone, PartialEq)]
@@ -65,8 +50,6 @@ pub struct Config {
     pub runtime: RuntimeSettings,
     /// Logs.
     pub log: LogSettings,
-    /// Other limits.
-    pub limits: Limits,
     /// Client properties whose value came from a file: never printed.
     from_files: BTreeSet<String>,
 }

@@ -54,8 +54,11 @@ impl LogContext {
             let text = message.split_once("]: ").map_or(message, |(_, text)| text);
             self.remember(text.trim());
         }
-        // librdkafka repeats as log lines what it also reports as errors.
         match level {
+            // librdkafka repeats as log lines, and often, what it also reports as errors.
+            _ if facility == "ERROR" => {
+                tracing::trace!(client = self.role, facility, "librdkafka: {message}");
+            }
             ..=CRITICAL => {
                 tracing::error!(client = self.role, facility, "librdkafka: {message}");
             }

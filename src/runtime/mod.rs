@@ -16,10 +16,13 @@ mod choose;
 mod fingerprint;
 mod inspect;
 mod invariance;
+mod live_rows;
+mod maps;
 mod measure;
 mod onnx_file;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
+mod ops;
 mod panics;
 mod runner;
 mod samples;

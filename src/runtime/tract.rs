@@ -15,8 +15,8 @@ use super::onnx_file::{self, LoadLimits, OnnxFile};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, panics, samples,
-    support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, live_rows, ops,
+    panics, samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
@@ -56,28 +56,42 @@ pub fn compile(
 }
 
 fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel, LoadError> {
-    let OnnxFile { proto, summary } = file;
+    let OnnxFile {
+        proto,
+        maps,
+        summary,
+    } = file;
     support::check(summary)?;
-    let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
+    let (inputs, fixed_rows) = axes::inputs(&maps.declared_inputs(&summary.inputs), maps)?;
     let rows = fixed_rows.unwrap_or(options.plan_rows);
     axes::check_size(&inputs, rows, &options.limits)?;
 
     let typed = || typed(proto, &inputs, rows);
-    let optimised = guarded(|| typed()?.into_optimized());
+    let optimised = guarded(|| {
+        let mut model = typed()?;
+        model.declutter()?;
+        ops::replace(&mut model);
+        model.optimize()?;
+        Ok(model)
+    });
     let (model, failure) = match optimised {
         Ok(model) => (model, None),
         // Some graphs that tract cannot simplify run as they are.
-        Err(failure) => match guarded(typed) {
+        Err(failure) => match guarded(|| {
+            let mut model = typed()?;
+            ops::replace(&mut model);
+            Ok(model)
+        }) {
             Ok(model) => (model, Some(failure)),
             Err(_) => return Err(LoadError::new(failure)),
         },
     };
-    let outputs = axes::outputs(&summary.outputs, &computed(&model)?, rows)?;
+    let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
     if fixed_rows.is_none() {
         let other = other_shapes(proto, &inputs)?;
         axes::same_rows(
             &outputs,
-            &axes::outputs(&summary.outputs, &other, OTHER_ROWS)?,
+            &axes::outputs(&summary.outputs, maps, &other, OTHER_ROWS)?,
         )?;
     }
 
@@ -93,9 +107,12 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         },
     };
     let mut runner = model.new_runner();
-    run_on_zeros(&mut runner, &model.signature)?;
-    let sizes = invariance::sizes_of_plan(rows);
-    model.info.batch_invariant = invariance::holds(&mut runner, &model.signature, &sizes);
+    // Made-up rows hold no known categories; that is not what is tried out.
+    model.info.batch_invariant = live_rows::on_trial(|| {
+        run_on_zeros(&mut runner, &model.signature)?;
+        let sizes = invariance::sizes_of_plan(rows);
+        Ok(invariance::holds(&mut runner, &model.signature, &sizes))
+    })?;
     Ok(model)
 }
 
@@ -111,7 +128,7 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
 /// The graph with all types and shapes known, for a batch of `rows`.
 fn typed(proto: &ModelProto, inputs: &[TensorSpec], rows: usize) -> TractResult<TypedModel> {
     // What exporters note about inner tensors contradicts a pinned batch.
-    let mut model = tract_onnx::onnx()
+    let mut model = ops::onnx()
         .with_ignore_value_info(true)
         .model_for_proto_model(proto)?;
     for (index, spec) in inputs.iter().enumerate() {

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
+use prost::Message;
 
 use self::session::{Batching, OnnxRuntimeRunner, Sessions};
 use super::axes::{self, Computed};
-use super::onnx_file;
+use super::maps::Maps;
+use super::onnx_file::{self, OnnxFile};
 use super::summary::OnnxValue;
 use super::{
     CompileOptions, CompiledInfo, CompiledModel, LoadError, RunError, Runner, invariance, panics,
@@ -49,20 +51,30 @@ pub(super) fn compile(
     bytes: &[u8],
     options: &CompileOptions,
 ) -> Result<Arc<dyn CompiledModel>, LoadError> {
-    let summary = onnx_file::parse(bytes, &options.limits)?.summary;
-    let (inputs, fixed_rows) = axes::inputs(&summary.inputs)?;
+    let OnnxFile {
+        proto,
+        maps,
+        summary,
+    } = onnx_file::parse(bytes, &options.limits)?;
+    let (inputs, fixed_rows) = axes::inputs(&maps.declared_inputs(&summary.inputs), &maps)?;
     let most = fixed_rows.unwrap_or_else(|| most_rows(&inputs, options));
     axes::check_size(&inputs, most, &options.limits)?;
 
-    let sessions = Arc::new(Sessions::new(bytes)?);
+    // Maps are slow in ONNX Runtime too: it gets the graph without them.
+    let sessions = if maps == Maps::default() {
+        Sessions::new(bytes.into())
+    } else {
+        Sessions::new(proto.encode_to_vec().into())
+    };
+    let sessions = Arc::new(sessions?);
     let mut session = sessions.take()?;
     check_names("inputs", session.inputs(), &summary.inputs)?;
     check_names("outputs", session.outputs(), &summary.outputs)?;
     let first = computed(&mut session, &inputs, most)?;
-    let outputs = axes::outputs(&summary.outputs, &first, most)?;
+    let outputs = axes::outputs(&summary.outputs, &maps, &first, most)?;
     if fixed_rows.is_none() {
         let other = computed(&mut session, &inputs, OTHER_ROWS)?;
-        let other = axes::outputs(&summary.outputs, &other, OTHER_ROWS)?;
+        let other = axes::outputs(&summary.outputs, &maps, &other, OTHER_ROWS)?;
         axes::same_rows(&outputs, &other)?;
     }
     sessions.give_back(session);
