@@ -292,11 +292,8 @@ fn file(path: &Path) -> Vec<u8> {
 
 /// The ratios as geometric means, kind by kind.
 fn summary(table: &[Row]) {
-    println!("\nours / ONNX Runtime's, geometric mean by kind");
-    println!(
-        "{:<24} {:>6} {:>6} {:>6} {:>6} {:>6}",
-        "kind", "b1", "b8", "b32", "b128", "b512"
-    );
+    println!("\nour time / ONNX Runtime's by batch size, geometric means:\n");
+    println!("| kind | 1 | 8 | 32 | 128 | 512 |\n|---|---|---|---|---|---|");
     for kind in KINDS {
         let mean = |batch| {
             let rows = table.iter().filter(|r| r.kind == kind && r.batch == batch);
@@ -308,8 +305,7 @@ fn summary(table: &[Row]) {
                 format!("{mean:.2}")
             }
         };
-        let means = BATCHES.map(|batch| format!("{:>6}", mean(batch)));
-        println!("{kind:<24} {}", means.join(" "));
+        println!("| {kind} | {} |", BATCHES.map(mean).join(" | "));
     }
 }
 

@@ -262,8 +262,6 @@ fn bytes_that_are_no_model_are_refused() {
             assert!(length > whole.len() - 80, "{length}");
         }
     }
-    let error = load(&whole, RuntimeKind::OnnxRuntime, LoadLimits::default()).unwrap_err();
-    assert_eq!(error.to_string(), "this build has no ONNX Runtime");
 }
 
 #[test]
@@ -480,8 +478,9 @@ fn an_inspection_says_whether_and_how_fast_it_runs() {
     assert!(runs.timings.iter().all(|timing| timing.median_us > 0.0));
     assert!(runs.batch_invariant);
 
-    let refused = inspect(&fixture("unknown_operator")).unwrap();
-    assert!(refused.refused.unwrap().contains("ai.onnx.Unique"));
+    // No runtime runs this one.
+    let refused = inspect(&fixture("foreign_domain")).unwrap();
+    assert!(refused.refused.unwrap().contains("is not supported"));
     assert_eq!(refused.runs, None);
     inspect(b"not a model").unwrap_err();
 }

@@ -119,13 +119,6 @@ pub(super) struct Computed {
     pub(super) shape: Vec<Option<usize>>,
 }
 
-/// Refuses outputs of types that predictions do not have.
-pub(super) fn check_declared_outputs(declared: &[OnnxValue]) -> Result<(), LoadError> {
-    declared
-        .iter()
-        .try_for_each(|value| element(value, "output").map(drop))
-}
-
 /// The outputs' specs, from what is computed for a batch of `rows`.
 pub(super) fn outputs(
     declared: &[OnnxValue],

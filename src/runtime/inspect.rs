@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{BatchTime, measure};
 use super::summary::OnnxSummary;
-use super::{CompiledModel, LoadError, LoadLimits, choose, live_rows, metadata};
+use super::{CompiledModel, LoadError, LoadLimits, choose, metadata};
 use crate::model::{RuntimeKind, Signature};
 
 /// Value of `schema` in an inspection.
@@ -72,9 +72,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     let running = attempts
         .iter()
         .filter_map(|(_, compiled)| Some(&*compiled.as_ref().ok()?.model));
-    // Made-up rows hold no known categories.
-    let times = live_rows::on_trial(|| measure(&running.collect::<Vec<_>>()));
-    let mut times = times.into_iter();
+    let mut times = measure(&running.collect::<Vec<_>>()).into_iter();
     let runs = |compiled: Compiled, timings: Option<Vec<BatchTime>>| {
         let info = compiled.model.info();
         Runs {

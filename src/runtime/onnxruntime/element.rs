@@ -4,7 +4,7 @@ use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorRef};
 
 /// A type that tensors are made of.
-pub(super) trait Element: Sized + Clone + Default {
+pub(super) trait Element: Sized + Clone {
     /// A tensor of `values`, which it borrows where it can.
     fn tensor(shape: Shape, values: &[Self]) -> ort::Result<SessionInputValue<'_>>;
 

@@ -80,16 +80,16 @@ fn find(
             }),
         None => wheel().ok_or_else(|| {
             format!(
-                "ONNX Runtime is not installed: `pip install onnxruntime` where `python3` finds \
-                 it, or set {VARIABLE} or runtime.onnxruntime_library to its shared library \
-                 (libonnxruntime.so, version 1.{} or newer)",
+                "ONNX Runtime is not installed: `pip install onnxruntime` (1.19 or newer) where \
+                 `python3` finds it, or set {VARIABLE} or runtime.onnxruntime_library to its \
+                 shared library (libonnxruntime.so, 1.{} or newer)",
                 ort::MINOR_VERSION
             )
         }),
     }
 }
 
-/// The library inside an installed Python wheel.
+/// The library inside an installed Python wheel; older ones than 1.19 have none.
 fn wheel() -> Option<PathBuf> {
     let asked = Command::new("python3")
         .args(["-c", ASK_PYTHON])

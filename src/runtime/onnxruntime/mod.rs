@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
+use prost::Message;
 
 use self::session::{Batching, OnnxRuntimeRunner, Sessions};
 use super::axes::{self, Computed};
@@ -18,15 +19,17 @@ use super::maps::Maps;
 use super::onnx_file::{self, OnnxFile};
 use super::summary::OnnxValue;
 use super::{
-    CompileOptions, CompiledInfo, CompiledModel, LoadError, PLAN_ROWS, RunError, Runner,
-    invariance, panics, samples,
+    CompileOptions, CompiledInfo, CompiledModel, LoadError, RunError, Runner, invariance, panics,
+    samples,
 };
 use crate::model::{ElementType, Signature, TensorSpec};
 
 pub(super) use self::library::configure;
 
-/// Most rows of one call where the model leaves the batch size open: it bounds the memory.
+/// Most rows of one call where the model leaves the batch size open: it bounds the memory. Models
+/// with large inputs get fewer, down to the second.
 const MOST_ROWS: usize = 512;
+const FEWEST_ROWS: usize = 32;
 
 /// What batches may be padded to a multiple of, the cheapest first.
 const MULTIPLES: [usize; 4] = [1, 2, 8, 32];
@@ -48,19 +51,22 @@ pub(super) fn compile(
     bytes: &[u8],
     options: &CompileOptions,
 ) -> Result<Arc<dyn CompiledModel>, LoadError> {
-    let OnnxFile { maps, summary, .. } = onnx_file::parse(bytes, &options.limits)?;
-    if maps != Maps::default() {
-        return Err(LoadError::new(
-            "inputs or outputs that are maps (ZipMap, DictVectorizer, CastMap) are not supported \
-             with ONNX Runtime",
-        ));
-    }
-    let (inputs, fixed_rows) = axes::inputs(&summary.inputs, &maps)?;
+    let OnnxFile {
+        proto,
+        maps,
+        summary,
+    } = onnx_file::parse(bytes, &options.limits)?;
+    let (inputs, fixed_rows) = axes::inputs(&maps.declared_inputs(&summary.inputs), &maps)?;
     let most = fixed_rows.unwrap_or_else(|| most_rows(&inputs, options));
     axes::check_size(&inputs, most, &options.limits)?;
-    axes::check_declared_outputs(&summary.outputs)?;
 
-    let sessions = Arc::new(Sessions::new(bytes)?);
+    // Maps are slow in ONNX Runtime too: it gets the graph without them.
+    let sessions = if maps == Maps::default() {
+        Sessions::new(bytes.into())
+    } else {
+        Sessions::new(proto.encode_to_vec().into())
+    };
+    let sessions = Arc::new(sessions?);
     let mut session = sessions.take()?;
     check_names("inputs", session.inputs(), &summary.inputs)?;
     check_names("outputs", session.outputs(), &summary.outputs)?;
@@ -92,7 +98,7 @@ fn most_rows(inputs: &[TensorSpec], options: &CompileOptions) -> usize {
     let widest = inputs.iter().map(TensorSpec::row_len).max().unwrap_or(1);
     let fit = options.limits.max_input_values / widest.max(1);
     let mut most = MOST_ROWS;
-    while most > fit && most > PLAN_ROWS {
+    while most > fit && most > FEWEST_ROWS {
         most /= 2;
     }
     most

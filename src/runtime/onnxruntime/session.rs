@@ -33,10 +33,10 @@ impl fmt::Debug for Sessions {
 
 impl Sessions {
     /// Of the model `bytes`; none is made yet.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, LoadError> {
+    pub(super) fn new(bytes: Box<[u8]>) -> Result<Self, LoadError> {
         library::environment()?;
         Ok(Self {
-            bytes: bytes.into(),
+            bytes,
             weights: PrepackedWeights::new(),
             idle: Mutex::new(Vec::new()),
         })
@@ -185,7 +185,8 @@ impl Drop for OnnxRuntimeRunner {
     }
 }
 
-/// Copies `rows` into `to`, followed by zeros.
+/// Copies `rows` into `to`, and the last of them again as often as it takes: zeros might be what an
+/// operator refuses.
 fn pad(
     columns: &Columns,
     rows: Range<usize>,
@@ -199,8 +200,10 @@ fn pad(
             return Err("a column has too few values".to_owned());
         }
         to.values.extend_from(&from.values, range);
-        let len = padded * to.row_len;
-        with_values!(&mut to.values, values => values.resize_with(len, Default::default));
+        let last = (rows.end - 1) * from.row_len..rows.end * from.row_len;
+        for _ in rows.len()..padded {
+            to.values.extend_from(&from.values, last.clone());
+        }
     }
     to.rows = padded;
     Ok(())
