@@ -91,6 +91,7 @@ impl App {
             .instance_id
             .clone()
             .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        crate::runtime::configure(&config.runtime);
         let metrics = Arc::new(Metrics::new());
         let serving = Arc::new(Serving::new());
         let board = Arc::new(Board::new());

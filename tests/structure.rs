@@ -1,5 +1,5 @@
 //! Holds the architecture: imports run downwards, siblings never import each other, rdkafka is
-//! seen in `kafka/` only and tract in `runtime/` only, unsafe code in one file.
+//! seen in `kafka/` only and tract in `runtime/` only, unsafe code in two files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -140,7 +140,8 @@ fn each_foreign_world_has_one_door() {
             wrong.push(format!("{} prints", path.display()));
         }
         let unsafe_code = code.contains("unsafe {") || code.contains("unsafe fn");
-        if unsafe_code && path != Path::new("kafka/ffi.rs") {
+        let may = ["kafka/ffi.rs", "runtime/ops/trees/kernel.rs"];
+        if unsafe_code && !may.iter().any(|file| path == Path::new(file)) {
             wrong.push(format!("{} has unsafe code", path.display()));
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Failure, Output, terminal};
 use crate::config::about;
 use crate::model::{Digest, METADATA_KEY};
-use crate::runtime::{self, Inspection};
+use crate::runtime::{self, Inspection, Runs};
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
@@ -73,9 +73,23 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
     if let Some(reason) = &inspection.refused {
         line("runs", format!("no: {reason}"));
     }
-    let Some(runs) = &inspection.runs else {
-        return out;
-    };
+    if let Some(runs) = &inspection.runs {
+        tell_runs(runs, &mut line);
+    }
+    for other in &inspection.others {
+        match (&other.runs, &other.refused) {
+            (Some(runs), _) => {
+                line("runs as well", format!("with {}", runs.runtime));
+                tell_speed(runs, &mut line);
+            }
+            (None, Some(why)) => line(&other.runtime, format!("does not run it: {why}")),
+            (None, None) => {}
+        }
+    }
+    out
+}
+
+fn tell_runs(runs: &Runs, line: &mut impl FnMut(&str, String)) {
     line("runs", format!("yes, with {}", runs.runtime));
     for input in &runs.signature.inputs {
         line("input", input.to_string());
@@ -83,6 +97,10 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
     for output in &runs.signature.outputs {
         line("output", output.to_string());
     }
+    tell_speed(runs, line);
+}
+
+fn tell_speed(runs: &Runs, line: &mut impl FnMut(&str, String)) {
     line(
         "invariant",
         format!(
@@ -90,7 +108,7 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
             runs.batch_invariant
         ),
     );
-    line("plan", format!("{} rows", runs.plan_rows));
+    line("plans", format!("up to {} rows", runs.plan_rows));
     line("load", format!("{:.1} ms", runs.compile_ms));
     for time in &runs.timings {
         let per_row = time.median_us / time.rows as f64;
@@ -100,5 +118,4 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
             format!("{rows:>4} rows: {batch:.1} µs a batch, {per_row:.2} µs a row"),
         );
     }
-    out
 }

@@ -107,6 +107,7 @@ pub(crate) fn load_for_commands(path: Option<&Path>) -> Result<Config, Failure> 
     let (config, _) = Config::load_for_model_commands(path, crate::config::environment())
         .map_err(|errors| Failure::Usage(errors.to_string()))?;
     quiet_logs()?;
+    crate::runtime::configure(&config.runtime);
     Ok(config)
 }
 

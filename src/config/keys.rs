@@ -50,6 +50,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "http",
         "Metrics, health and models over HTTP. It only reads.",
     ),
+    ("runtime", "What executes models, besides tract."),
     ("limits", "What the process may take."),
     ("log", "Logs, on stderr."),
 ];
@@ -134,6 +135,10 @@ STREAM => {
 "http" => {
     "listen": "IP address and port", Default "\"127.0.0.1:9464\"",
         "Where to listen. All that is served can be read by all who reach it.";
+}
+"runtime" => {
+    "onnxruntime_library": "path of a file", Optional "\"/usr/lib/libonnxruntime.so\"",
+        "ONNX Runtime's shared library, for models whose manifest asks for it. `ORT_DYLIB_PATH` wins over it; without both, that of an installed Python wheel `onnxruntime` is taken.";
 }
 "limits" => {
     "kafka_memory": "size, 16MiB to 64GiB", Default "\"128MiB\"",

@@ -24,6 +24,7 @@ pub use render::{about, duration, example, size};
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
 use crate::registry::RegistrySettings;
+use crate::runtime::RuntimeSettings;
 use crate::stream::StreamSettings;
 use crate::telemetry::LogSettings;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub streams: Vec<StreamSettings>,
     /// The HTTP endpoints.
     pub http: HttpSettings,
+    /// What executes models.
+    pub runtime: RuntimeSettings,
     /// Logs.
     pub log: LogSettings,
     /// Client properties whose value came from a file: never printed.

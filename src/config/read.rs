@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors, Place};
@@ -13,6 +14,7 @@ use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
 use crate::registry::RegistrySettings;
+use crate::runtime::RuntimeSettings;
 use crate::telemetry::{LogFormat, LogSettings, check_level};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,6 +44,7 @@ pub(super) fn config(
             .unwrap_or(Duration::from_secs(30)),
         streams: streams.collect(),
         http: http(&top),
+        runtime: runtime(&top),
         log: log(&top),
         kafka,
         registry,
@@ -143,6 +146,16 @@ fn http(top: &Section<'_>) -> HttpSettings {
         })
     });
     listen.map_or_else(HttpSettings::default, |listen| HttpSettings { listen })
+}
+
+fn runtime(top: &Section<'_>) -> RuntimeSettings {
+    let section = top.sub("runtime", &keys::known("runtime"));
+    RuntimeSettings {
+        onnxruntime_library: section.parsed("onnxruntime_library", |text| match text {
+            "" => Err("must name a file"),
+            path => Ok(PathBuf::from(path)),
+        }),
+    }
 }
 
 fn log(top: &Section<'_>) -> LogSettings {

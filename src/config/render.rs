@@ -99,6 +99,13 @@ pub(super) fn render(config: &Config) -> String {
     }
     toml.section("http");
     toml.text("listen", &config.http.listen.to_string());
+    toml.section("runtime");
+    match &config.runtime.onnxruntime_library {
+        Some(path) => toml.text("onnxruntime_library", &path.display().to_string()),
+        None => toml
+            .0
+            .push_str("# onnxruntime_library: that of an installed Python wheel\n"),
+    }
     toml.section("limits");
     toml.text("kafka_memory", &size(config.kafka.memory));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));

@@ -119,6 +119,17 @@ pub enum RuntimeKind {
     Auto,
 }
 
+impl RuntimeKind {
+    /// Its name in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tract => "tract",
+            Self::OnnxRuntime => "onnxruntime",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// How one ONNX input is filled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -10,7 +10,7 @@ use super::fetch::{FetchError, FetchLimits, fetch};
 use super::lifecycle::{LoadState, Refusal};
 use super::logs::RegistryLogs;
 use super::settings::RegistrySettings;
-use crate::model::{Contract, Manifest};
+use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
 use crate::scorer::golden;
 
@@ -137,8 +137,35 @@ impl Loader for RegistryLoader {
 }
 
 /// Compiles an artifact, holds it against its manifest's contract and runs the golden rows. Also
-/// what `model publish` does before it uploads.
+/// what `model publish` does before it uploads. For `auto` the first runtime counts with which all
+/// of that goes well.
 pub fn prepare(
+    bytes: &[u8],
+    manifest: &Manifest,
+    max_bytes: u64,
+    reached: &mut dyn FnMut(LoadState),
+) -> Result<Loaded, Refusal> {
+    let mut refusals: Vec<(RuntimeKind, Refusal)> = Vec::new();
+    for &kind in runtime::candidates(manifest.runtime) {
+        match prepare_for(kind, bytes, manifest, max_bytes, reached) {
+            Ok(loaded) => return Ok(loaded),
+            Err(refusal) => {
+                tracing::debug!(runtime = kind.as_str(), "{}", refusal.reason);
+                refusals.push((kind, refusal));
+            }
+        }
+    }
+    // As far as the one came that came farthest.
+    let stages = refusals.iter().map(|(_, refusal)| refusal.stage);
+    let stage = stages.max().unwrap_or(LoadState::Compiled);
+    let reasons = refusals.into_iter().map(|(kind, r)| (kind, r.reason));
+    let reason = runtime::all_refusals(&reasons.collect::<Vec<_>>());
+    Err(Refusal { stage, reason })
+}
+
+/// Like [`prepare`], for one runtime.
+pub fn prepare_for(
+    kind: RuntimeKind,
     bytes: &[u8],
     manifest: &Manifest,
     max_bytes: u64,
@@ -151,7 +178,7 @@ pub fn prepare(
         max_initialiser_bytes: limit,
         ..LoadLimits::default()
     };
-    let compiled = runtime::load(bytes, manifest.runtime, limits)
+    let compiled = runtime::load(bytes, kind, limits)
         .map_err(|error| refuse(LoadState::Compiled, error.to_string()))?;
     let contract = Contract::resolve(&manifest.inputs, &manifest.outputs, compiled.signature())
         .map_err(|error| refuse(LoadState::Compiled, error.to_string()))?;

@@ -57,7 +57,7 @@ pub use error::RegistryError;
 pub use fetch::{FetchError, FetchLimits, fetch};
 pub use fleet::{Convergence, Fleet, InstanceView};
 pub use lifecycle::{Failure, LoadState, Refusal};
-pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare};
+pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare, prepare_for};
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
 pub use operate::{Appended, Attribution, append_event, deploy_event, undeploy_event};
 pub use publish::{Progress, PublishRequest, Published, finish_manifest, publish, rfc3339};

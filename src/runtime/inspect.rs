@@ -1,25 +1,18 @@
 //! What `inspect` tells about a file: what is in it, whether this build runs it, and how fast.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::samples::{Random, append, random_row};
+use super::measure::{BatchTime, measure};
 use super::summary::OnnxSummary;
-use super::{CompileOptions, CompiledModel, LoadError, RunError, compile, live_rows, metadata};
-use crate::codec::Columns;
-use crate::model::Signature;
+use super::{CompiledModel, LoadError, LoadLimits, choose, metadata};
+use crate::model::{RuntimeKind, Signature};
 
 /// Value of `schema` in an inspection.
 pub const INSPECTION_SCHEMA: &str = "swapstream.inspection/v1";
-
-/// The batch sizes that are timed.
-const BATCHES: [usize; 5] = [1, 8, 32, 128, 512];
-
-/// A batch size is timed in this many rounds, or as many as fit into [`TIME_PER_BATCH`].
-const ROUNDS: usize = 51;
-const TIME_PER_BATCH: Duration = Duration::from_millis(300);
 
 /// What is known of an ONNX file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +24,20 @@ pub struct Inspection {
     /// What the file says about itself.
     pub summary: OnnxSummary,
     /// Why this build cannot run it.
+    pub refused: Option<String>,
+    /// What was found by running it, by the first runtime that can.
+    pub runs: Option<Runs>,
+    /// What the other runtimes of this build make of it.
+    #[serde(default)]
+    pub others: Vec<Attempt>,
+}
+
+/// What one runtime makes of a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Attempt {
+    /// The runtime.
+    pub runtime: String,
+    /// Why it cannot run it.
     pub refused: Option<String>,
     /// What was found by running it.
     pub runs: Option<Runs>,
@@ -45,7 +52,7 @@ pub struct Runs {
     pub signature: Signature,
     /// Whether a row's output bits were found not to depend on its batch and position.
     pub batch_invariant: bool,
-    /// Rows that one plan takes.
+    /// Rows that the largest plan takes; larger batches are split.
     pub plan_rows: usize,
     /// Time to load it, the checks included.
     pub compile_ms: f64,
@@ -53,72 +60,69 @@ pub struct Runs {
     pub timings: Vec<BatchTime>,
 }
 
-/// Time per batch of one size.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct BatchTime {
-    /// Rows of the batch.
-    pub rows: usize,
-    /// Median time to run it.
-    pub median_us: f64,
-}
-
-/// Looks into `bytes`, compiles them and times the model. An error only where they are no ONNX
-/// file.
+/// Looks into `bytes`, compiles them for each runtime that this build has and times them. An error
+/// only where they are no ONNX file.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     let summary = metadata(bytes)?;
-    let (refused, runs) = match runs(bytes) {
-        Ok(runs) => (None, Some(runs)),
-        Err(error) => (Some(error.message), None),
+    let mut attempts: Vec<(RuntimeKind, Result<Compiled, String>)> =
+        choose::candidates(RuntimeKind::Auto)
+            .iter()
+            .map(|kind| (*kind, Compiled::new(bytes, *kind)))
+            .collect();
+    let running = attempts
+        .iter()
+        .filter_map(|(_, compiled)| Some(&*compiled.as_ref().ok()?.model));
+    let mut times = measure(&running.collect::<Vec<_>>()).into_iter();
+    let runs = |compiled: Compiled, timings: Option<Vec<BatchTime>>| {
+        let info = compiled.model.info();
+        Runs {
+            runtime: info.runtime.to_owned(),
+            signature: compiled.model.signature().clone(),
+            batch_invariant: info.batch_invariant,
+            plan_rows: info.plan_rows,
+            compile_ms: compiled.compile_ms,
+            timings: timings.unwrap_or_default(),
+        }
     };
+    let mut attempts: Vec<Attempt> = attempts
+        .drain(..)
+        .map(|(kind, compiled)| {
+            let (refused, runs) = match compiled {
+                Ok(compiled) => (None, Some(runs(compiled, times.next()))),
+                Err(why) => (Some(why), None),
+            };
+            Attempt {
+                runtime: kind.as_str().to_owned(),
+                refused,
+                runs,
+            }
+        })
+        .collect();
+    // What `auto` takes, golden rows aside; where nothing runs, what the default runtime says.
+    let chosen = attempts.iter().position(|attempt| attempt.runs.is_some());
+    let chosen = attempts.remove(chosen.unwrap_or(0));
     Ok(Inspection {
         schema: INSPECTION_SCHEMA.to_owned(),
         bytes: bytes.len(),
         summary,
-        refused,
-        runs,
+        refused: chosen.refused,
+        runs: chosen.runs,
+        others: attempts,
     })
 }
 
-fn runs(bytes: &[u8]) -> Result<Runs, LoadError> {
-    let start = Instant::now();
-    let model = compile(bytes, &CompileOptions::default())?;
-    let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-    let info = model.info();
-    let timings = live_rows::on_trial(|| BATCHES.map(|rows| time(&*model, rows)));
-    Ok(Runs {
-        runtime: info.runtime.to_owned(),
-        signature: model.signature().clone(),
-        batch_invariant: info.batch_invariant,
-        plan_rows: info.plan_rows,
-        compile_ms,
-        timings: timings.into_iter().filter_map(Result::ok).collect(),
-    })
+/// A model and how long it took to make.
+struct Compiled {
+    model: Arc<dyn CompiledModel>,
+    compile_ms: f64,
 }
 
-fn time(model: &dyn CompiledModel, rows: usize) -> Result<BatchTime, RunError> {
-    let signature = model.signature();
-    let mut random = Random(rows as u64);
-    let mut inputs = Columns::new(&signature.inputs);
-    for _ in 0..rows {
-        append(
-            &mut inputs,
-            &random_row(&signature.inputs, &mut random, 1.0),
-        );
-    }
-    let mut outputs = Columns::new(&signature.outputs);
-    let mut runner = model.runner()?;
-    runner.run(&inputs, &mut outputs)?;
-    let begin = Instant::now();
-    let mut times = Vec::with_capacity(ROUNDS);
-    while times.is_empty() || (times.len() < ROUNDS && begin.elapsed() < TIME_PER_BATCH) {
+impl Compiled {
+    fn new(bytes: &[u8], kind: RuntimeKind) -> Result<Self, String> {
         let start = Instant::now();
-        runner.run(&inputs, &mut outputs)?;
-        times.push(start.elapsed());
+        let model = choose::load(bytes, kind, LoadLimits::default());
+        let model = model.map_err(|error| error.message)?;
+        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
+        Ok(Self { model, compile_ms })
     }
-    times.sort_unstable();
-    let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(BatchTime {
-        rows,
-        median_us: median.as_secs_f64() * 1e6,
-    })
 }

@@ -24,9 +24,19 @@ struct Tried {
     most: usize,
 }
 
-/// Whether every sample gave the same bits wherever it was run. Rows that the model fails on are
-/// left out; where none is left, nothing was found and the answer is no.
-pub(super) fn holds(runner: &mut dyn Runner, signature: &Signature, plan_rows: usize) -> bool {
+/// Batch sizes that show whether plans of so many rows treat these alike: full, padded, and more
+/// than one run.
+pub(super) fn sizes_of_plans(plan_rows: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let sizes = plan_rows.into_iter();
+    sizes
+        .flat_map(|rows| [rows, rows - rows / 8, rows.div_ceil(2), rows + 3])
+        .collect()
+}
+
+/// Whether every sample gave the same bits wherever it was run: alone, and in batches of `sizes`.
+/// Rows that the model fails on are left out; where none is left, nothing was found and the answer
+/// is no.
+pub(super) fn holds(runner: &mut dyn Runner, signature: &Signature, sizes: &[usize]) -> bool {
     let start = Instant::now();
     let mut random = Random(0x5eed);
     let mut samples = Vec::new();
@@ -44,23 +54,21 @@ pub(super) fn holds(runner: &mut dyn Runner, signature: &Signature, plan_rows: u
     if samples.is_empty() {
         return false;
     }
-    (0..BATCHES.most)
-        .take_while(|round| *round < BATCHES.least || start.elapsed() < BUDGET)
-        .all(|round| {
-            let picks = picks(round, samples.len(), plan_rows);
+    // Every size, and one of them in bad company.
+    let least = BATCHES.least.max(sizes.len() + 1);
+    let rounds = sizes.iter().cycle().enumerate().take(BATCHES.most);
+    rounds
+        .take_while(|(round, _)| *round < least || start.elapsed() < BUDGET)
+        .all(|(round, &rows)| {
+            let picks = picks(round, samples.len(), rows, round == sizes.len());
             same_as_alone(runner, signature, &samples, &picks)
         })
 }
 
 /// Which sample stands in which position of the batch of `round`; `None` is a hostile row.
-fn picks(round: usize, samples: usize, plan_rows: usize) -> Vec<Option<usize>> {
-    let rows = match round {
-        1 => plan_rows.div_ceil(2),
-        2 => plan_rows + 3,
-        _ => plan_rows,
-    };
+fn picks(round: usize, samples: usize, rows: usize, hostile: bool) -> Vec<Option<usize>> {
     (0..rows)
-        .map(|row| (round != 3 || row % 3 != 1).then_some((row + 13 * round) % samples))
+        .map(|row| (!hostile || row % 3 != 1).then_some((row + 13 * round) % samples))
         .collect()
 }
 
@@ -153,7 +161,7 @@ mod tests {
             inputs: vec![spec("x")],
             outputs: vec![spec("y")],
         };
-        holds(&mut Fake(model), &signature, 32)
+        holds(&mut Fake(model), &signature, &sizes_of_plans([32]))
     }
 
     #[test]

@@ -34,6 +34,15 @@ pub(super) fn on_trial<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// How many rows of a tensor of `rows` rows, from the front, are real: the others need not be
+/// computed.
+pub(super) fn of(rows: usize) -> usize {
+    match LIVE.get() {
+        Some((plan_rows, live)) if plan_rows == rows => live.min(rows),
+        _ => rows,
+    }
+}
+
 /// How many of `values`, from the front, belong to real rows; the tensor that holds them has
 /// `rows` rows.
 pub(super) fn count(rows: usize, values: usize) -> usize {
@@ -57,6 +66,7 @@ mod tests {
         with(4, 3, || {
             assert_eq!(count(4, 8), 6);
             assert_eq!(count(5, 10), 10);
+            assert_eq!((of(4), of(5)), (3, 5));
             on_trial(|| assert_eq!(count(4, 8), 0));
             with(4, 1, || assert_eq!(count(4, 8), 2));
             assert_eq!(count(4, 8), 6);

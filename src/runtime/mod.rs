@@ -1,63 +1,58 @@
-//! What executes a model. The only importer of tract.
+//! What executes a model. The only importer of tract and of ONNX Runtime.
 //!
 //! A runtime compiles an ONNX file into a [`CompiledModel`], shared by all workers; each worker
 //! gets a [`Runner`] of its own from it, which keeps the state of a run and reuses it.
-
 //!
 //! ```text
 //! bytes ─▶ onnx_file (is it ONNX?) ─▶ summary ─▶ support (operators) ─▶ axes (where is the batch?)
-//!       ─▶ tract (one plan) ─▶ run on zeros ─▶ invariance ─▶ CompiledModel ─▶ runner (one a worker)
+//!       ─▶ tract (a few plans) ─▶ run on zeros ─▶ invariance ─▶ CompiledModel ─▶ runner (one a worker)
+//!       └▶ onnxruntime (a session), instead or where tract refuses: choose
 //! ```
 //!
 //! A model is not trusted: whatever it does while it is loaded or run comes back as an error.
 
 mod axes;
+mod choose;
 mod fingerprint;
+#[doc(hidden)]
+pub mod graph;
 mod inspect;
 mod invariance;
 mod live_rows;
 mod maps;
+mod measure;
 mod onnx_file;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
 mod ops;
 mod panics;
+mod plan;
+mod plans;
 mod runner;
 mod samples;
+mod settings;
+mod standard;
 mod summary;
 mod support;
 mod tract;
 mod types;
 
 use std::fmt;
-use std::sync::Arc;
 
 use tract_onnx::prelude::TractError;
 
 use crate::codec::Columns;
-use crate::model::{RuntimeKind, Signature};
+use crate::model::Signature;
 
+pub use choose::{all_refusals, candidates, check_onnxruntime, configure, load};
 pub use fingerprint::fingerprint;
-pub use inspect::{BatchTime, INSPECTION_SCHEMA, Inspection, Runs, inspect};
+pub use inspect::{Attempt, INSPECTION_SCHEMA, Inspection, Runs, inspect};
+pub use measure::{BatchTime, faster, measure};
 pub use onnx_file::{LoadLimits, metadata};
+pub use plans::PLAN_ROWS;
+pub use settings::RuntimeSettings;
 pub use summary::{OnnxDim, OnnxSummary, OnnxValue, OperatorCount};
-pub use tract::{CompileOptions, PLAN_ROWS, compile};
-
-/// Makes a model out of an ONNX file, for the runtime that its manifest asks for.
-pub fn load(
-    bytes: &[u8],
-    kind: RuntimeKind,
-    limits: LoadLimits,
-) -> Result<Arc<dyn CompiledModel>, LoadError> {
-    match kind {
-        RuntimeKind::Tract | RuntimeKind::Auto => compile(
-            bytes,
-            &CompileOptions {
-                limits,
-                ..CompileOptions::default()
-            },
-        ),
-        RuntimeKind::OnnxRuntime => Err(LoadError::new("this build has no ONNX Runtime")),
-    }
-}
+pub use tract::{CompileOptions, compile};
 
 /// Why a file cannot be loaded. Permanent: the same bytes fail again on the same build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,11 +84,12 @@ pub enum RunError {
 /// What is known of a compiled model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledInfo {
-    /// The runtime's name: `tract`.
+    /// The runtime's name: `tract` or `onnxruntime`.
     pub runtime: &'static str,
     /// Whether a row's output bits were found not to depend on its batch and position.
     pub batch_invariant: bool,
-    /// Rows that one plan takes; batches are padded or split to it.
+    /// Rows that the largest plan takes; larger batches are split. ONNX Runtime has no plans, but
+    /// splits as well.
     pub plan_rows: usize,
 }
 

@@ -1,27 +1,33 @@
-//! Runs a plan of tract's on batches of any size: rows are copied into tensors that are kept,
-//! padded with zeros or split to the plan's size.
+//! Runs plans of tract's on batches of any size: rows are copied into tensors that are kept,
+//! padded with zeros or split to the plans' sizes.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use tract_onnx::prelude::tract_ndarray::{ArrayD, IxDyn};
 use tract_onnx::prelude::{
-    Datum, DatumType, IntoTValue, TValue, TVec, Tensor, TractResult, TypedSimplePlan,
-    TypedSimpleState,
+    Datum, DatumType, IntoTValue, TValue, TVec, Tensor, TractResult, TypedSimpleState,
 };
 use tract_onnx::tract_hir::internal::anyhow;
 
+use super::plans::{self, Plan};
 use super::types::datum_type;
 use super::{RunError, Runner, brief, live_rows, panics};
 use crate::codec::Columns;
 use crate::model::{ElementType, Signature, TensorSpec};
 use crate::with_values;
 
-/// One worker's state of a plan.
+/// One worker's way to run a model.
 pub(super) struct TractRunner {
-    plan: Arc<TypedSimplePlan>,
     signature: Arc<Signature>,
-    plan_rows: usize,
+    /// Rows of the plans, ascending, and what belongs to each.
+    sizes: Vec<usize>,
+    lanes: Vec<Lane>,
+}
+
+/// One worker's state of a plan.
+struct Lane {
+    plan: Plan,
     /// Spawned when it is needed and there is none.
     state: Option<TypedSimpleState>,
     /// The plan's inputs, allocated once.
@@ -31,62 +37,95 @@ pub(super) struct TractRunner {
 }
 
 impl TractRunner {
-    pub(super) fn new(
-        plan: Arc<TypedSimplePlan>,
-        signature: Arc<Signature>,
-        plan_rows: usize,
-    ) -> Self {
+    /// `plans` are ordered by their rows.
+    pub(super) fn new(plans: &[Plan], signature: Arc<Signature>) -> Self {
+        Self {
+            signature,
+            sizes: plans.iter().map(|plan| plan.rows).collect(),
+            lanes: plans.iter().cloned().map(Lane::new).collect(),
+        }
+    }
+
+    fn run_all(&mut self, inputs: &Columns, outputs: &mut Columns) -> TractResult<()> {
+        let mut start = 0;
+        while start < inputs.rows {
+            let lane = self
+                .lanes
+                .get_mut(plans::next(&self.sizes, inputs.rows - start));
+            let lane = lane.ok_or_else(|| anyhow!("the model has no plan"))?;
+            let end = inputs.rows.min(start + lane.plan.rows);
+            lane.run(&self.signature, inputs, start..end, outputs)?;
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn new(plan: Plan) -> Self {
         Self {
             plan,
-            signature,
-            plan_rows,
             state: None,
             inputs: Vec::new(),
             dirty: 0,
         }
     }
 
-    fn run_all(&mut self, inputs: &Columns, outputs: &mut Columns) -> TractResult<()> {
-        for start in (0..inputs.rows).step_by(self.plan_rows) {
-            let rows = start..inputs.rows.min(start + self.plan_rows);
-            self.fill(inputs, rows.clone())?;
-            let state = match self.state.take() {
-                Some(state) => state,
-                None => self.plan.spawn()?,
-            };
-            let state = self.state.insert(state);
-            let tensors: TVec<TValue> = self
-                .inputs
-                .iter()
-                .map(|tensor| Arc::clone(tensor).into_tvalue())
-                .collect();
-            let computed = live_rows::with(self.plan_rows, rows.len(), || state.run(tensors))?;
-            // Loops (Scan, LSTM, GRU) go on from where the last run ended: tract is made for
-            // streams of one signal. Every batch begins anew.
-            if state.op_states.iter().any(Option::is_some) {
-                self.state = None;
-            }
-            self.append(&computed, rows.len(), outputs)?;
+    fn run(
+        &mut self,
+        signature: &Signature,
+        inputs: &Columns,
+        rows: Range<usize>,
+        outputs: &mut Columns,
+    ) -> TractResult<()> {
+        self.fill(signature, inputs, rows.clone())?;
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => self.plan.graph.spawn()?,
+        };
+        let state = self.state.insert(state);
+        let tensors: TVec<TValue> = self
+            .inputs
+            .iter()
+            .map(|tensor| Arc::clone(tensor).into_tvalue())
+            .collect();
+        let computed = live_rows::with(self.plan.rows, rows.len(), || state.run(tensors))?;
+        // Loops (Scan, LSTM, GRU) go on from where the last run ended: tract is made for
+        // streams of one signal. Every batch begins anew.
+        if state.op_states.iter().any(Option::is_some) {
+            self.state = None;
         }
-        Ok(())
+        self.append(signature, &computed, rows.len(), outputs)
+    }
+
+    /// Makes a new start: a failed run may leave anything behind.
+    fn reset(&mut self) {
+        self.state = None;
+        self.inputs.clear();
+        self.dirty = 0;
     }
 
     /// Puts `rows` into the plan's inputs, and zeros into the rest.
-    fn fill(&mut self, columns: &Columns, rows: Range<usize>) -> TractResult<()> {
+    fn fill(
+        &mut self,
+        signature: &Signature,
+        columns: &Columns,
+        rows: Range<usize>,
+    ) -> TractResult<()> {
         let stale = self.dirty.saturating_sub(rows.len());
-        for (index, spec) in self.signature.inputs.iter().enumerate() {
+        for (index, spec) in signature.inputs.iter().enumerate() {
             let row_len = spec.row_len();
             let column = columns.columns.get(index);
             let column = column.ok_or_else(|| anyhow!("no column for input {:?}", spec.name))?;
             if self.inputs.len() == index {
-                self.inputs.push(Arc::new(zeros(spec, self.plan_rows)?));
+                self.inputs.push(Arc::new(zeros(spec, self.plan.rows)?));
             }
             let Some(slot) = self.inputs.get_mut(index) else {
                 continue;
             };
             if Arc::get_mut(slot).is_none() {
                 // The plan kept the tensor, as one of its outputs for instance.
-                *slot = Arc::new(zeros(spec, self.plan_rows)?);
+                *slot = Arc::new(zeros(spec, self.plan.rows)?);
             }
             let tensor = Arc::get_mut(slot).ok_or_else(|| anyhow!("an input is still in use"))?;
             let range = rows.start * row_len..rows.end * row_len;
@@ -103,8 +142,14 @@ impl TractRunner {
     }
 
     /// Appends the first `rows` rows of what was computed.
-    fn append(&self, computed: &[TValue], rows: usize, outputs: &mut Columns) -> TractResult<()> {
-        for (index, spec) in self.signature.outputs.iter().enumerate() {
+    fn append(
+        &self,
+        signature: &Signature,
+        computed: &[TValue],
+        rows: usize,
+        outputs: &mut Columns,
+    ) -> TractResult<()> {
+        for (index, spec) in signature.outputs.iter().enumerate() {
             let name = &spec.name;
             let (Some(tensor), Some(column)) =
                 (computed.get(index), outputs.columns.get_mut(index))
@@ -112,12 +157,12 @@ impl TractRunner {
                 return Err(anyhow!("output {name:?} is missing"));
             };
             let batch = tensor.shape().first().copied();
-            let len = self.plan_rows * spec.row_len();
-            if batch != Some(self.plan_rows) || tensor.len() != len {
+            let len = self.plan.rows * spec.row_len();
+            if batch != Some(self.plan.rows) || tensor.len() != len {
                 return Err(anyhow!(
                     "output {name:?} has the shape {:?} for a batch of {}",
                     tensor.shape(),
-                    self.plan_rows
+                    self.plan.rows
                 ));
             }
             let take = rows * spec.row_len();
@@ -141,11 +186,8 @@ impl Runner for TractRunner {
             Ok(Err(error)) => RunError::Failed(brief(&error)),
             Err(panic) => RunError::Panicked(panic),
         };
-        // A failed run may leave anything behind: start anew.
         outputs.clear();
-        self.state = None;
-        self.inputs.clear();
-        self.dirty = 0;
+        self.lanes.iter_mut().for_each(Lane::reset);
         Err(error)
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn append(to: &mut Columns, rows: &Columns) {
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -84,7 +84,7 @@ impl Random {
     }
 
     /// Mean 0, variance 1, by the sum of twelve uniform numbers.
-    fn normal(&mut self) -> f64 {
+    pub(super) fn normal(&mut self) -> f64 {
         let uniform = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
         (0..12).map(|_| uniform(self.next())).sum::<f64>() - 6.0
     }

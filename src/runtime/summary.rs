@@ -11,7 +11,7 @@ use super::{LoadError, LoadLimits};
 use crate::model::ElementType;
 
 /// A read-only view of an ONNX file, for people and for the checks at load.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OnnxSummary {
     /// Version of the file format.
     pub ir_version: i64,

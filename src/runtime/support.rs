@@ -3,22 +3,21 @@
 use std::collections::HashSet;
 
 use super::summary::{OnnxSummary, OperatorCount};
-use super::{LoadError, maps, ops};
+use super::{LoadError, maps, ops, plan};
 
 /// Refuses a graph with operators that are not supported, naming all of them.
 ///
 /// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
 /// the default domain, would run as something else.
 pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
-    let onnx = ops::onnx();
+    let onnx = plan::framework();
     let registered: HashSet<&str> = onnx.op_register.0.keys().map(String::as_str).collect();
     let runs = |operator: &&OperatorCount| {
         let name = operator.op_type.as_str();
-        // tract's tree ensembles give wrong labels without an error.
-        let of_ml = ops::ML_OPERATORS.contains(&name) || name.starts_with("TreeEnsemble");
+        let of_ml = ops::ML_OPERATORS.contains(&name);
         match operator.domain.as_str() {
             "ai.onnx" => registered.contains(name) && !of_ml,
-            "ai.onnx.ml" => ops::ML_OPERATORS.contains(&name) || maps::OPERATORS.contains(&name),
+            "ai.onnx.ml" => of_ml || maps::OPERATORS.contains(&name),
             _ => false,
         }
     };

@@ -1,49 +1,36 @@
-//! Compiles an ONNX file with tract: one plan of a fixed batch size, tried out before it is given
-//! away.
+//! Compiles an ONNX file with tract: plans of a few fixed batch sizes, tried out before they are
+//! given away.
 
 use std::fmt;
 use std::sync::Arc;
 
-use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{
-    Framework, InferenceFact, InferenceModelExt, TractResult, TypedModel, TypedSimplePlan,
-};
+use tract_onnx::prelude::{InferenceFact, InferenceModel, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_hir::internal::{DimLike, ToDim};
 
 use super::axes::{self, Computed};
 use super::onnx_file::{self, LoadLimits, OnnxFile};
+use super::plan::{self, Trouble, guarded};
+use super::plans::{self, PLAN_ROWS, Plan};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, live_rows, ops,
-    panics, samples, support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, live_rows,
+    samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
-
-/// Rows of a plan where the model leaves the batch size open.
-pub const PLAN_ROWS: usize = 32;
 
 /// The other batch size at which the outputs' shapes are computed. Prime, so that no reshape that
 /// folds rows into another axis fits it by chance.
 const OTHER_ROWS: usize = 7;
 
 /// How to compile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompileOptions {
-    /// Rows of the plan where the model leaves the batch size open.
-    pub plan_rows: usize,
+    /// Rows of the only plan where the model leaves the batch size open; `None` makes several.
+    pub plan_rows: Option<usize>,
     /// What the file may hold at most.
     pub limits: LoadLimits,
-}
-
-impl Default for CompileOptions {
-    fn default() -> Self {
-        Self {
-            plan_rows: PLAN_ROWS,
-            limits: LoadLimits::default(),
-        }
-    }
 }
 
 /// Compiles `bytes`, runs them on zeros, and finds out whether rows are independent.
@@ -63,89 +50,119 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     } = file;
     support::check(summary)?;
     let (inputs, fixed_rows) = axes::inputs(&maps.declared_inputs(&summary.inputs), maps)?;
-    let rows = fixed_rows.unwrap_or(options.plan_rows);
+    let only = fixed_rows.or(options.plan_rows);
+    let rows = only.unwrap_or(PLAN_ROWS);
     axes::check_size(&inputs, rows, &options.limits)?;
 
-    let typed = || typed(proto, &inputs, rows);
-    let optimised = guarded(|| {
-        let mut model = typed()?;
-        model.declutter()?;
-        ops::replace(&mut model);
-        model.optimize()?;
-        Ok(model)
-    });
-    let (model, failure) = match optimised {
-        Ok(model) => (model, None),
-        // Some graphs that tract cannot simplify run as they are.
-        Err(failure) => match guarded(|| {
-            let mut model = typed()?;
-            ops::replace(&mut model);
-            Ok(model)
-        }) {
-            Ok(model) => (model, Some(failure)),
-            Err(_) => return Err(LoadError::new(failure)),
-        },
-    };
+    let parsed = guarded(|| plan::parse(proto)).map_err(refused)?;
+    let plan::Prepared { model, failure } =
+        plan::prepare(&parsed, &facts(&inputs, rows)).map_err(refused)?;
     let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
     if fixed_rows.is_none() {
-        let other = other_shapes(proto, &inputs)?;
+        let other = other_shapes(&parsed, &inputs)?;
         axes::same_rows(
             &outputs,
             &axes::outputs(&summary.outputs, maps, &other, OTHER_ROWS)?,
         )?;
     }
 
-    let plan = guarded(|| TypedSimplePlan::new(model))
-        .map_err(|error| LoadError::new(failure.unwrap_or(error)))?;
+    let simplified = failure.is_none();
+    let graph = guarded(|| TypedSimplePlan::new(model))
+        .map_err(|error| refused(failure.unwrap_or(error)))?;
+    let main = Plan { rows, graph };
+    let signature = Arc::new(Signature { inputs, outputs });
+    let mut runner = TractRunner::new(std::slice::from_ref(&main), Arc::clone(&signature));
+    // Made-up rows hold no known categories; that is not what is tried out.
+    let time = live_rows::on_trial(|| {
+        run_on_zeros(&mut runner, &signature)?;
+        Ok(plans::time(&mut runner, &signature, rows))
+    })?;
+    let mut plans = vec![main];
+    if only.is_none() {
+        for rows in plans::others(time, summary.initialiser_bytes) {
+            let fits = axes::check_size(&signature.inputs, rows, &options.limits).is_ok();
+            plans.extend(
+                fits.then(|| another(&parsed, file, &signature, rows, simplified))
+                    .flatten(),
+            );
+        }
+        plans.sort_by_key(|plan| plan.rows);
+    }
+    Ok(live_rows::on_trial(|| {
+        first_invariant(&plans, rows, signature)
+    }))
+}
+
+/// A plan of another size, if it can be made in the same way and computes the same outputs.
+fn another(
+    parsed: &InferenceModel,
+    file: &OnnxFile,
+    signature: &Signature,
+    rows: usize,
+    simplified: bool,
+) -> Option<Plan> {
+    let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows)).ok()?;
+    let outputs = axes::outputs(
+        &file.summary.outputs,
+        &file.maps,
+        &computed(&prepared.model).ok()?,
+        rows,
+    )
+    .ok()?;
+    if outputs != signature.outputs || prepared.failure.is_none() != simplified {
+        return None;
+    }
+    let graph = guarded(|| TypedSimplePlan::new(prepared.model)).ok()?;
+    Some(Plan { rows, graph })
+}
+
+/// The first set of plans in which a row's bits do not depend on its batch; where there is none,
+/// the plan of `main` rows alone.
+fn first_invariant(plans: &[Plan], main: usize, signature: Arc<Signature>) -> TractModel {
     let mut model = TractModel {
-        plan,
-        signature: Arc::new(Signature { inputs, outputs }),
+        plans: Vec::new(),
         info: CompiledInfo {
             runtime: "tract",
             batch_invariant: false,
-            plan_rows: rows,
+            plan_rows: main,
         },
+        signature,
     };
-    let mut runner = model.new_runner();
-    // Made-up rows hold no known categories; that is not what is tried out.
-    model.info.batch_invariant = live_rows::on_trial(|| {
-        run_on_zeros(&mut runner, &model.signature)?;
-        Ok(invariance::holds(&mut runner, &model.signature, rows))
-    })?;
-    Ok(model)
+    for set in plans::sets(plans, main) {
+        let sizes = invariance::sizes_of_plans(set.iter().map(|plan| plan.rows));
+        model.info.plan_rows = set.last().map_or(main, |plan| plan.rows);
+        model.plans = set;
+        let mut runner = model.new_runner();
+        if invariance::holds(&mut runner, &model.signature, &sizes) {
+            model.info.batch_invariant = true;
+            break;
+        }
+    }
+    model
 }
 
-/// Runs `work` of tract's; an error or a panic becomes its message.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match panics::catch(work) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("tract cannot compile the model: {}", brief(&error))),
-        Err(panic) => Err(format!("tract cannot compile the model: panic: {panic}")),
-    }
+fn refused(trouble: Trouble) -> LoadError {
+    LoadError::new(trouble.to_string())
 }
 
-/// The graph with all types and shapes known, for a batch of `rows`.
-fn typed(proto: &ModelProto, inputs: &[TensorSpec], rows: usize) -> TractResult<TypedModel> {
-    // What exporters note about inner tensors contradicts a pinned batch.
-    let mut model = ops::onnx()
-        .with_ignore_value_info(true)
-        .model_for_proto_model(proto)?;
-    for (index, spec) in inputs.iter().enumerate() {
-        let shape: Vec<_> = [rows]
-            .iter()
-            .chain(&spec.row_shape)
-            .map(ToDim::to_dim)
-            .collect();
-        let fact = InferenceFact::dt_shape(datum_type(spec.element), shape);
-        model.set_input_fact(index, fact)?;
-    }
-    model.into_typed()
+/// What the inputs are for a batch of `rows`.
+fn facts(inputs: &[TensorSpec], rows: usize) -> Vec<InferenceFact> {
+    let fact = |spec: &TensorSpec| {
+        let axes = [rows].into_iter().chain(spec.row_shape.iter().copied());
+        let shape: Vec<_> = axes.map(|axis| axis.to_dim()).collect();
+        InferenceFact::dt_shape(datum_type(spec.element), shape)
+    };
+    inputs.iter().map(fact).collect()
 }
 
 /// What the outputs are for a batch of [`OTHER_ROWS`].
-fn other_shapes(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Vec<Computed>, LoadError> {
-    let model = guarded(|| typed(proto, inputs, OTHER_ROWS));
-    let failed = |error| {
+fn other_shapes(
+    parsed: &InferenceModel,
+    inputs: &[TensorSpec],
+) -> Result<Vec<Computed>, LoadError> {
+    let facts = facts(inputs, OTHER_ROWS);
+    let model = guarded(|| plan::typed(parsed, &facts));
+    let failed = |error: Trouble| {
         LoadError::new(format!(
             "the model takes any batch size by its inputs, but fails for {OTHER_ROWS} rows: {error}"
         ))
@@ -155,7 +172,7 @@ fn other_shapes(proto: &ModelProto, inputs: &[TensorSpec]) -> Result<Vec<Compute
         return Ok(shapes);
     }
     // Shapes that hang on inner values are known only once those are folded.
-    let model = guarded(|| typed(proto, inputs, OTHER_ROWS)?.into_optimized());
+    let model = guarded(|| plan::typed(parsed, &facts)?.into_optimized());
     computed(&model.map_err(failed)?)
 }
 
@@ -187,18 +204,14 @@ fn run_on_zeros(runner: &mut dyn Runner, signature: &Signature) -> Result<(), Lo
 
 /// A model that tract runs.
 struct TractModel {
-    plan: Arc<TypedSimplePlan>,
+    plans: Vec<Plan>,
     signature: Arc<Signature>,
     info: CompiledInfo,
 }
 
 impl TractModel {
     fn new_runner(&self) -> TractRunner {
-        TractRunner::new(
-            Arc::clone(&self.plan),
-            Arc::clone(&self.signature),
-            self.info.plan_rows,
-        )
+        TractRunner::new(&self.plans, Arc::clone(&self.signature))
     }
 }
 

@@ -3,6 +3,7 @@
 mod deploy;
 mod lineage;
 mod list;
+mod measure;
 mod publish;
 mod show;
 mod status;

@@ -8,9 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::super::draft;
+use super::measure::{self, Measured};
 use super::{Context, Failure, Output, lineage, print, terminal};
 use crate::config::about;
-use crate::model::{Digest, Manifest, ModelName, Version};
+use crate::model::{Digest, Manifest, ModelName, RuntimeKind, Version};
 use crate::registry::{Progress, PublishRequest, Published, finish_manifest, prepare, publish};
 use crate::runtime::{self, OnnxSummary};
 
@@ -37,6 +38,10 @@ pub(super) struct PublishArgs {
     /// Publish although this build cannot run it: for a registry that serves other builds.
     #[arg(long)]
     no_check: bool,
+    /// Time the model with every runtime of this build that runs it rightly, and write the better
+    /// one into the manifest.
+    #[arg(long, conflicts_with = "no_check")]
+    measure: bool,
     /// `json` prints one line, one object.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -52,6 +57,9 @@ struct Report<'a> {
     outcome: &'static str,
     offset: i64,
     chunks: Option<u64>,
+    runtime: RuntimeKind,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    measured: &'a [Measured],
 }
 
 pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> {
@@ -66,8 +74,11 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
             about(limit)
         )));
     }
-    let manifest = manifest(args, &bytes)?;
-    if !args.no_check {
+    let mut manifest = manifest(args, &bytes)?;
+    let mut measured = Vec::new();
+    if args.measure {
+        measured = measure::choose(&bytes, &mut manifest, limit)?;
+    } else if !args.no_check {
         prepare(&bytes, &manifest, limit, &mut |_| {}).map_err(|refusal| {
             Failure::Failed(format!(
                 "{file} would be refused, it is not {}: {}; --no-check publishes it all the same",
@@ -94,7 +105,7 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
         },
     );
     bar.finish_and_clear();
-    tell(args.output, &manifest, &published?)
+    tell(args.output, &manifest, &measured, &published?)
 }
 
 fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
@@ -164,7 +175,12 @@ fn bar(bytes: u64) -> ProgressBar {
     }
 }
 
-fn tell(output: Output, manifest: &Manifest, published: &Published) -> Result<(), Failure> {
+fn tell(
+    output: Output,
+    manifest: &Manifest,
+    measured: &[Measured],
+    published: &Published,
+) -> Result<(), Failure> {
     let (outcome, offset, chunks) = match published {
         Published::New { offset, chunks } => ("published", *offset, Some(*chunks)),
         Published::Unchanged {
@@ -190,6 +206,8 @@ fn tell(output: Output, manifest: &Manifest, published: &Published) -> Result<()
         outcome,
         offset,
         chunks,
+        runtime: manifest.runtime,
+        measured,
     };
     print(output, &report, || match chunks {
         Some(_) => format!(

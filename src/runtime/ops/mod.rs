@@ -1,7 +1,7 @@
 //! Operators of our own, registered with tract: those that it lacks, and those that it gets wrong
 //! or rounds by a row's place in memory.
 //!
-//! Each is a [`kernel::Kernel`]: pure functions over row-major values, every row computed
+//! Each but the trees is a [`kernel::Kernel`]: pure functions over row-major values, every row computed
 //! independently of its batch and of its position in it, in a fixed order.
 
 mod array_feature_extractor;
@@ -28,6 +28,7 @@ mod svm;
 mod svm_classifier;
 mod svm_regressor;
 mod tensors;
+mod trees;
 mod weights;
 
 use tract_onnx::Onnx;
@@ -35,7 +36,7 @@ use tract_onnx::Onnx;
 pub(super) use replace::replace;
 
 /// The operators of the domain `ai.onnx.ml` that are registered here.
-pub(super) const ML_OPERATORS: [&str; 13] = [
+pub(super) const ML_OPERATORS: [&str; 16] = [
     "ArrayFeatureExtractor",
     "Binarizer",
     "CategoryMapper",
@@ -49,6 +50,9 @@ pub(super) const ML_OPERATORS: [&str; 13] = [
     "Scaler",
     "SVMClassifier",
     "SVMRegressor",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
 ];
 
 /// tract's reader of ONNX, with our operators.
@@ -77,4 +81,5 @@ fn register(onnx: &mut Onnx) {
     register.insert("Scaler", scaler::scaler);
     register.insert("SVMClassifier", svm_classifier::classifier);
     register.insert("SVMRegressor", svm_regressor::regressor);
+    trees::register(register);
 }

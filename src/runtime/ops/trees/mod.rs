@@ -1,0 +1,38 @@
+//! Tree ensembles of `ai.onnx.ml`: `TreeEnsembleClassifier`, `TreeEnsembleRegressor` and
+//! `TreeEnsemble`.
+//!
+//! ```text
+//! attributes ─▶ ensemble ─▶ lower ─▶ pack ─▶ kernel ─▶ compiled ─▶ head ─▶ op
+//! versions_…    in plain    all by   ├▶ leaves │ walks   sums      scores  as tract
+//!               words       x <= t   └─────────┘                   labels  sees it
+//! ```
+
+#[cfg(test)]
+mod attribute_tests;
+mod attributes;
+mod compiled;
+mod ensemble;
+mod head;
+#[cfg(test)]
+mod head_tests;
+mod kernel;
+mod leaves;
+mod lower;
+mod op;
+mod pack;
+#[cfg(test)]
+mod random;
+mod real;
+#[cfg(test)]
+mod tests;
+mod version_5;
+mod versions_1_3;
+
+use tract_onnx::model::OnnxOpRegister;
+
+/// Puts the operators in place of tract's.
+pub(super) fn register(operators: &mut OnnxOpRegister) {
+    operators.insert("TreeEnsembleClassifier", op::classifier);
+    operators.insert("TreeEnsembleRegressor", op::regressor);
+    operators.insert("TreeEnsemble", op::ensemble);
+}
