@@ -118,7 +118,7 @@ fn prepared(broker: &Broker) -> World {
 fn restarts_and_deaths(broker: &Broker) -> TestResult {
     let mut world = prepared(broker);
     // Small batches, so that a backlog is still there when the broker goes.
-    world.stream_extra = "max_batch_size = 8".to_owned();
+    world.stream_extra.push_str("max_batch_size = 8");
     let mut backlog = Backlog::new(&world);
     backlog.send(&world, 100);
     let mut instance = world.start_ready("a");
@@ -160,7 +160,7 @@ fn restarts_and_deaths(broker: &Broker) -> TestResult {
 /// Frozen for longer than the session time-out: connections stay open and nothing answers.
 fn a_freeze(broker: &Broker) -> TestResult {
     let mut world = prepared(broker);
-    world.stream_extra = "max_batch_size = 8".to_owned();
+    world.stream_extra.push_str("max_batch_size = 8");
     let mut backlog = Backlog::new(&world);
     backlog.send(&world, 40_000);
     let mut instance = world.start_ready("a");
@@ -192,7 +192,7 @@ fn a_freeze(broker: &Broker) -> TestResult {
 fn a_stop_without_a_broker(broker: &Broker) -> TestResult {
     let mut world = prepared(broker);
     world.shutdown_timeout = "5s";
-    world.stream_extra = "max_batch_size = 8".to_owned();
+    world.stream_extra.push_str("max_batch_size = 8");
     let mut backlog = Backlog::new(&world);
     backlog.send(&world, 40_000);
     let mut instance = world.start_ready("a");

@@ -77,7 +77,7 @@ fn commits_carry_the_revision(broker: &'static Broker) -> TestResult {
 
 fn a_hold_expires(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
-    world.stream_extra = "revision_hold = \"3s\"".to_owned();
+    world.stream_extra.push_str("revision_hold = \"3s\"");
     world.publish("v1", "1").ok();
     let revision = world.deploy("1");
     send(&world, 10);
@@ -107,7 +107,7 @@ fn a_hold_expires(broker: &'static Broker) -> TestResult {
 
 fn a_hold_is_reached(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
-    world.stream_extra = "revision_hold = \"10m\"".to_owned();
+    world.stream_extra.push_str("revision_hold = \"10m\"");
     world.publish("v1", "1").ok();
     world.publish("v2", "2").ok();
     let old = world.deploy("1");
@@ -137,7 +137,7 @@ fn a_hold_is_reached(broker: &'static Broker) -> TestResult {
 
 fn a_hold_is_reached_by_refusal(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
-    world.stream_extra = "revision_hold = \"10m\"".to_owned();
+    world.stream_extra.push_str("revision_hold = \"10m\"");
     world.publish("v1", "1").ok();
     let old = world.deploy("1");
     send(&world, 4);

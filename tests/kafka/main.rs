@@ -11,8 +11,7 @@
     clippy::too_many_lines,
     clippy::assigning_clones,
     clippy::items_after_statements,
-    clippy::wrong_self_convention,
-    reason = "test code: a panic is how a test reports"
+    reason = "test code: a panic is how a test reports, and a scenario reads best in one piece"
 )]
 
 mod bad_events;

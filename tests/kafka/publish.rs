@@ -101,7 +101,9 @@ fn versions_are_immutable(broker: &'static Broker) -> TestResult {
         assert!(other.stderr.contains(part), "{}", other.stderr);
     }
     // Nothing was written by either.
-    let versions = world.tail_of(&world.registry_topic("versions"), 1).to_end();
+    let versions = world
+        .tail_of(&world.registry_topic("versions"), 1)
+        .read_to_end();
     assert_eq!(versions.len(), 1);
     Ok(())
 }
@@ -227,7 +229,7 @@ fn deployments_are_checked(broker: &'static Broker) -> TestResult {
     }
     let log = world.registry_topic("deployments");
     assert!(
-        world.tail_of(&log, 1).to_end().is_empty(),
+        world.tail_of(&log, 1).read_to_end().is_empty(),
         "nothing was appended"
     );
     let first = deploy(&[
@@ -313,7 +315,7 @@ fn outputs_can_be_read(broker: &'static Broker) -> TestResult {
     assert_eq!(status["schema"], "swapstream.model-status/v1");
     assert_eq!(status["instances"][0]["live"], true);
     // The exact bytes, and what they say.
-    let records = |kind: &str| world.tail_of(&world.registry_topic(kind), 1).to_end();
+    let records = |kind: &str| world.tail_of(&world.registry_topic(kind), 1).read_to_end();
     let raw = world
         .run(&["model", "show", "late-arrival", "1", "--raw"])
         .ok();

@@ -44,7 +44,7 @@ fn two_streams_with_two_models(broker: &'static Broker) -> TestResult {
         "{body}"
     );
     assert!(!body.contains("stream flights"), "{body}");
-    assert!(world.tail_of(&output, 1).to_end().is_empty());
+    assert!(world.tail_of(&output, 1).read_to_end().is_empty());
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/matmul.onnx");
     world.publish_file(fixture, &[], "sums", "A").ok();
     let deploy = ["model", "deploy", "sums", "A", "--wait", "--output", "json"];
@@ -112,6 +112,8 @@ fn java_partition(key: &[u8], count: i32) -> i32 {
 }
 
 fn other_counts_go_by_key(broker: &'static Broker) -> TestResult {
+    const KEYS: usize = 23;
+    const EVENTS: usize = 2_000;
     // From Kafka's own tests of its hash.
     for (key, hash) in [
         ("21", -973_932_308),
@@ -121,10 +123,8 @@ fn other_counts_go_by_key(broker: &'static Broker) -> TestResult {
     ] {
         assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
     }
-    const KEYS: usize = 23;
-    const EVENTS: usize = 2_000;
     let mut world = World::with_counts(broker, 3, 5);
-    world.stream_extra = "workers = 2".to_owned();
+    world.stream_extra.push_str("workers = 2");
     world.publish("v1", "1").ok();
     world.deploy("1");
     let instance = world.start_ready("a");

@@ -402,7 +402,7 @@ include = ["flight_id"]
 
     /// Everything that is in `topic` now.
     pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
-        self.tail(topic).to_end()
+        self.tail(topic).read_to_end()
     }
 
     /// Follows `topic`.
@@ -476,7 +476,7 @@ impl Tail {
     }
 
     /// Reads to the ends that hold now and gives everything.
-    pub fn to_end(mut self) -> Vec<OwnedRecord> {
+    pub fn read_to_end(mut self) -> Vec<OwnedRecord> {
         let ends = self.reader.ends(PATIENCE).unwrap();
         let mut left = ends.values().filter(|end| **end > 0).count();
         let deadline = Instant::now() + PATIENCE;
