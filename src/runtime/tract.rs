@@ -141,6 +141,7 @@ fn first_invariant(plans: &[Plan], main: usize, signature: Arc<Signature>) -> Tr
     model
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn refused(trouble: Trouble) -> LoadError {
     LoadError::new(trouble.to_string())
 }
