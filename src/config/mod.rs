@@ -23,7 +23,7 @@ pub use render::{duration, example, size};
 
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
-use crate::registry::RegistrySettings;
+use crate::registry::{ProbeLimits, RegistrySettings};
 use crate::stream::StreamSettings;
 use crate::telemetry::LogSettings;
 
@@ -35,12 +35,15 @@ pub const DEFAULT_FILE: &str = "swapstream.toml";
 pub struct Limits {
     /// What the loaded models of the process may take together, in bytes; default 2 GiB.
     pub model_memory: u64,
+    /// What a model may take while it is probed.
+    pub probe: ProbeLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             model_memory: 2 << 30,
+            probe: ProbeLimits::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Config, Limits, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
-use crate::registry::RegistrySettings;
+use crate::registry::{ProbeLimits, RegistrySettings};
 use crate::telemetry::{LogFormat, LogSettings, check_level};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +47,7 @@ pub(super) fn config(
             model_memory: limits
                 .size("model_memory", MIB..=1024 * GIB)
                 .unwrap_or(Limits::default().model_memory),
+            probe: probe(&limits),
         },
         kafka,
         registry,
@@ -57,6 +58,18 @@ pub(super) fn config(
         Ok(config)
     } else {
         Err(ConfigErrors::new(errors))
+    }
+}
+
+fn probe(limits: &Section<'_>) -> ProbeLimits {
+    let default = ProbeLimits::default();
+    ProbeLimits {
+        memory: limits
+            .size("probe_memory", 64 * MIB..=1024 * GIB)
+            .unwrap_or(default.memory),
+        time: limits
+            .duration("probe_time", SECOND..=HOUR)
+            .unwrap_or(default.time),
     }
 }
 

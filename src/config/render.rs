@@ -93,6 +93,8 @@ pub(super) fn render(config: &Config) -> String {
     toml.section("limits");
     toml.text("kafka_memory", &size(config.kafka.memory));
     toml.text("model_memory", &size(config.limits.model_memory));
+    toml.text("probe_memory", &size(config.limits.probe.memory));
+    toml.text("probe_time", &duration(config.limits.probe.time));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));
     toml.section("log");
     let format = match config.log.format {

@@ -27,6 +27,7 @@ mod summary;
 mod support;
 mod tract;
 mod types;
+mod values;
 
 use std::fmt;
 use std::sync::Arc;

@@ -61,8 +61,9 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     axes::check_size(&inputs, rows, &options.limits)?;
 
     let plan::Prepared { model, failure } =
-        plan::prepare(proto, &facts(&inputs, rows)).map_err(refused)?;
+        plan::prepare(proto, &facts(&inputs, rows)).map_err(|t| refused(&t))?;
     let outputs = axes::outputs(&summary.outputs, &computed(&model)?, rows)?;
+    plan::check_bounded(&model)?;
     if fixed_rows.is_none() {
         let other = other_shapes(proto, &inputs)?;
         axes::same_rows(
@@ -72,7 +73,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     }
 
     let plan = guarded(|| TypedSimplePlan::new(model))
-        .map_err(|error| refused(failure.unwrap_or(error)))?;
+        .map_err(|error| refused(&failure.unwrap_or(error)))?;
     let mut model = TractModel {
         plan,
         signature: Arc::new(Signature { inputs, outputs }),
@@ -88,7 +89,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     Ok(model)
 }
 
-fn refused(trouble: Trouble) -> LoadError {
+fn refused(trouble: &Trouble) -> LoadError {
     LoadError::new(trouble.to_string())
 }
 

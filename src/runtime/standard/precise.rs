@@ -109,7 +109,7 @@ fn exp(x: f32) -> f32 {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ];
     let tail = series.iter().fold(0.0, |sum, c| sum * r + c);
     let power = f32::from_bits((n as i32 + 127).cast_unsigned() << 23);

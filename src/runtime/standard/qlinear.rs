@@ -3,7 +3,9 @@
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
-use tract_onnx::prelude::{DatumType, SpecialOps, TVec, TractResult, TypedModel, tensor0};
+use tract_onnx::prelude::{
+    DatumType, SpecialOps, TVec, TractResult, TypedFact, TypedModel, tensor0,
+};
 use tract_onnx::tract_core::ops::cast::{cast, wire_cast};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math;
@@ -15,6 +17,7 @@ use tract_onnx::tract_hir::internal::{
 use tract_onnx::tract_hir::ops::binary::wire_rank_broadcast;
 
 /// The builder of the operator.
+#[expect(clippy::unnecessary_wraps, reason = "the type of all builders")]
 pub(super) fn build(
     _context: &ParsingContext<'_>,
     _node: &NodeProto,
@@ -149,7 +152,7 @@ impl Wire<'_> {
 
     fn product(&mut self, a: OutletId, b: OutletId) -> TractResult<OutletId> {
         let operands = wire_rank_broadcast(self.name("ranks"), self.model, &[a, b])?;
-        let ranks = [a, b].map(|o| self.model.outlet_fact(o).map(|fact| fact.rank()));
+        let ranks = [a, b].map(|o| self.model.outlet_fact(o).map(TypedFact::rank));
         for rank in ranks {
             if rank? < 2 {
                 return Err(anyhow!("QLinearMatMul of a vector is not supported"));
