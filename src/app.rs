@@ -32,8 +32,10 @@ use crate::serving::Serving;
 use crate::stream::{Stream, StreamContext, StreamSettings};
 use crate::telemetry::Metrics;
 
-/// How long the control plane may take to end, once the streams are gone.
+/// How long the control plane may take to write its last words, once the streams are gone.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same where no broker answers, and for what has nothing to write.
+const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
 
 /// What differs between the service and the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,10 +185,14 @@ impl App {
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        if !self.watcher.stop(CONTROL_TIMEOUT) {
-            tracing::warn!("the registry watcher did not end in time");
+        if !self.watcher.stop(CONTROL_TIMEOUT_SILENT) {
+            tracing::debug!("the registry watcher is left in a request");
         }
-        if !self.reporter.stop(CONTROL_TIMEOUT) {
+        let patience = match self.probe.status().problem() {
+            Some(_) => CONTROL_TIMEOUT_SILENT,
+            None => CONTROL_TIMEOUT,
+        };
+        if !self.reporter.stop(patience) {
             tracing::warn!("the status tombstones were not written in time");
         }
         self.probe.stop();
@@ -226,7 +232,7 @@ fn start_watcher(
         .collect();
     let observer = observer::observer(Arc::clone(metrics), models.iter());
     let probe = if options.probe_models {
-        Some(Arc::new(ChildProbe::of_this_program(config.limits.probe)?) as Arc<_>)
+        Some(Arc::new(ChildProbe::of_this_program(config.probe)?) as Arc<_>)
     } else {
         None
     };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, Output, terminal};
-use crate::config::size;
+use crate::config::about;
 use crate::model::{Digest, METADATA_KEY};
 use crate::runtime::{self, Inspection};
 
@@ -47,7 +47,7 @@ fn text(bytes: &[u8], inspection: &Inspection) -> String {
     let summary = &inspection.summary;
     line(
         "file",
-        format!("{} ({})", size(bytes.len() as u64), Digest::of(bytes)),
+        format!("{} ({})", about(bytes.len() as u64), Digest::of(bytes)),
     );
     line("producer", summary.producer.clone());
     let opsets = summary

@@ -200,6 +200,7 @@ mod tests {
             name: name.to_owned(),
             element,
             row_shape: row_shape.to_vec(),
+            classes: None,
         };
         let specs = [
             spec("a", ElementType::Float, &[2]),

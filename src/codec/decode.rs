@@ -6,6 +6,7 @@
 //! values: those may be confidential.
 
 mod layout;
+mod paths;
 mod scalar;
 mod text;
 mod value;
@@ -13,6 +14,8 @@ mod walk;
 
 #[cfg(test)]
 mod tests;
+
+use std::ops::Range;
 
 use self::layout::Layout;
 use self::walk::Walk;
@@ -29,6 +32,15 @@ pub struct Decoder {
     scratch: Scratch,
 }
 
+/// A field's value that was found inside an object.
+#[derive(Debug)]
+struct Nested {
+    field: usize,
+    /// How many objects it lies in; the fewest win.
+    depth: usize,
+    span: Range<usize>,
+}
+
 /// What is reused from event to event; one entry for each field that is read.
 #[derive(Debug, Default)]
 struct Scratch {
@@ -36,7 +48,11 @@ struct Scratch {
     stamp: u64,
     seen: Vec<u64>,
     /// Where an included field's value lies in the event.
-    spans: Vec<std::ops::Range<usize>>,
+    spans: Vec<Range<usize>>,
+    /// Values that were found inside objects.
+    nested: Vec<Nested>,
+    /// Objects that fields lie in: seen in this event, like `seen`.
+    objects: Vec<u64>,
 }
 
 impl Decoder {
@@ -48,6 +64,8 @@ impl Decoder {
             stamp: 0,
             seen: vec![0; layout.fields.len()],
             spans: vec![0..0; layout.fields.len()],
+            nested: Vec::new(),
+            objects: vec![0; layout.paths.len()],
         };
         Self { layout, scratch }
     }
@@ -79,6 +97,7 @@ impl Decoder {
         let rows = batch.rows;
         layout::extend(batch);
         self.scratch.stamp += 1;
+        self.scratch.nested.clear();
         match Walk::new(&self.layout, &mut self.scratch, text, batch).run() {
             Ok(()) => {
                 batch.rows = rows + 1;

@@ -44,6 +44,8 @@ struct Output {
     name: String,
     /// Empty where the row is one value.
     shape: Vec<usize>,
+    /// Where the row is an object: what stands before each value, with comma and colon.
+    keys: Option<Vec<Vec<u8>>>,
     row_len: usize,
 }
 
@@ -77,6 +79,7 @@ impl PredictionEncoder {
                 key: format!("{comma}{}:", json_text(Some(&output.name))).into_bytes(),
                 name: output.name.clone(),
                 shape: shape.to_vec(),
+                keys: output.spec.classes.as_deref().map(object_keys),
                 row_len: output.spec.row_len(),
             }
         });
@@ -174,7 +177,10 @@ impl PredictionEncoder {
         macro_rules! write_row {
             ($values:ident, $write:expr) => {{
                 let values = $values.get(range).ok_or_else(lacking)?;
-                nested(&output.shape, values, out, &mut $write)
+                match &output.keys {
+                    Some(keys) => object(keys, values, out, &mut $write),
+                    None => nested(&output.shape, values, out, &mut $write),
+                }
             }};
         }
         match &column.values {
@@ -233,6 +239,31 @@ pub fn encode_error(line: u64, error: &RowError) -> String {
         json_text(Some(error.class)),
         json_text(Some(&error.message)),
     )
+}
+
+/// The keys of an object as JSON, each with what stands before and behind it.
+fn object_keys(classes: &[String]) -> Vec<Vec<u8>> {
+    let key = |(at, class): (usize, &String)| {
+        let comma = if at == 0 { "" } else { "," };
+        format!("{comma}{}:", json_text(Some(class))).into_bytes()
+    };
+    classes.iter().enumerate().map(key).collect()
+}
+
+/// Writes `values` as an object, each under its key.
+fn object<T>(
+    keys: &[Vec<u8>],
+    values: &[T],
+    out: &mut Vec<u8>,
+    write: &mut impl FnMut(&T, &mut Vec<u8>) -> Result<(), RowError>,
+) -> Result<(), RowError> {
+    out.push(b'{');
+    for (key, value) in keys.iter().zip(values) {
+        out.extend_from_slice(key);
+        write(value, out)?;
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 /// Writes `values` as arrays of `shape`; as one value where the shape is empty.

@@ -24,6 +24,7 @@ fn output(index: usize, name: &str, row_shape: &[usize], element: ElementType) -
             name: name.to_owned(),
             element,
             row_shape: row_shape.to_vec(),
+            classes: None,
         },
     }
 }
@@ -213,6 +214,22 @@ fn shapes_and_types_are_written_as_promised() {
         value_text(Values::Double(vec![f64::NEG_INFINITY]), &[]),
         "null"
     );
+}
+
+#[test]
+fn a_map_is_an_object_in_class_order() {
+    let mut contract = output(0, "p", &[3], ElementType::Float);
+    contract.spec.classes = Some(["10", "9", "say \"a\""].map(str::to_owned).to_vec());
+    let values = Values::Float(
+        vec![0.0; 3]
+            .into_iter()
+            .chain([0.5, 0.25, f32::NAN])
+            .collect(),
+    );
+    let (encoder, outputs) = encoder(vec![(contract, values)], NonFiniteOutputs::Null);
+    let text = encode(&encoder, &outputs, 1).unwrap();
+    let expected = r#""outputs":{"p":{"10":0.5,"9":0.25,"say \"a\"":null}},"#;
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

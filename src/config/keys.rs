@@ -138,8 +138,6 @@ STREAM => {
 "limits" => {
     "kafka_memory": "size, 16MiB to 64GiB", Default "\"128MiB\"",
         "What all Kafka clients of the process may buffer together.";
-    "model_memory": "size, 1MiB to 1TiB", Default "\"2GiB\"",
-        "What the loaded models may take together.";
     "probe_memory": "size, 64MiB to 1TiB", Default "\"4GiB\"",
         "What a model may take in the process in which it is loaded first; one that takes more is refused.";
     "probe_time": "duration, 1s to 1h", Default "\"1m\"",

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use keys::{KEYS, KeyDoc, Presence, markdown};
-pub use render::{duration, example, size};
+pub use render::{about, duration, example, size};
 
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
@@ -30,24 +30,6 @@ use crate::telemetry::LogSettings;
 /// The file that is read from the working directory when no other is named.
 pub const DEFAULT_FILE: &str = "swapstream.toml";
 
-/// Limits that belong to no part alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// What the loaded models of the process may take together, in bytes; default 2 GiB.
-    pub model_memory: u64,
-    /// What a model may take while it is probed.
-    pub probe: ProbeLimits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            model_memory: 2 << 30,
-            probe: ProbeLimits::default(),
-        }
-    }
-}
-
 /// The whole configuration, validated.
 #[derive(Clone, PartialEq)]
 pub struct Config {
@@ -57,6 +39,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How to reach Kafka, `limits.kafka_memory` included.
     pub kafka: KafkaSettings,
+    /// What a model may take while it is probed: `limits.probe_memory`, `limits.probe_time`.
+    pub probe: ProbeLimits,
     /// The registry's topics, `limits.max_artifact_bytes` included.
     pub registry: RegistrySettings,
     /// The streams, by name.
@@ -65,8 +49,6 @@ pub struct Config {
     pub http: HttpSettings,
     /// Logs.
     pub log: LogSettings,
-    /// Other limits.
-    pub limits: Limits,
     /// Client properties whose value came from a file: never printed.
     from_files: BTreeSet<String>,
 }

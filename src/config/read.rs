@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::{ConfigError, ConfigErrors, Place};
 use super::section::{Errors, Section};
 use super::tree::Table;
-use super::{Config, Limits, Streams, client, keys, rules, stream};
+use super::{Config, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
@@ -43,12 +43,7 @@ pub(super) fn config(
         streams: streams.collect(),
         http: http(&top),
         log: log(&top),
-        limits: Limits {
-            model_memory: limits
-                .size("model_memory", MIB..=1024 * GIB)
-                .unwrap_or(Limits::default().model_memory),
-            probe: probe(&limits),
-        },
+        probe: probe(&limits),
         kafka,
         registry,
         from_files,

@@ -34,6 +34,15 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// A size for people: `7.7 KiB`; rounded.
+pub fn about(bytes: u64) -> String {
+    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// TOML text in the making.
 #[derive(Default)]
 struct Toml(String);
@@ -92,9 +101,8 @@ pub(super) fn render(config: &Config) -> String {
     toml.text("listen", &config.http.listen.to_string());
     toml.section("limits");
     toml.text("kafka_memory", &size(config.kafka.memory));
-    toml.text("model_memory", &size(config.limits.model_memory));
-    toml.text("probe_memory", &size(config.limits.probe.memory));
-    toml.text("probe_time", &duration(config.limits.probe.time));
+    toml.text("probe_memory", &size(config.probe.memory));
+    toml.text("probe_time", &duration(config.probe.time));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));
     toml.section("log");
     let format = match config.log.format {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::progress::{self, VersionProgress};
@@ -14,7 +15,7 @@ use super::view::thousands;
 pub const DEMO_SCHEMA: &str = "swapstream.demo/v1";
 
 /// The summary, as `--output json` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Summary {
     /// Always `swapstream.demo/v1`.
     pub schema: &'static str,
@@ -41,7 +42,7 @@ pub struct Summary {
 }
 
 /// One change of the version that serves.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Swap {
     /// The version before.
     pub from: String,
@@ -55,7 +56,7 @@ pub struct Swap {
 }
 
 /// Latencies in milliseconds; `null` where nothing was answered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct LatencyMs {
     /// The median.
     pub p50: Option<f64>,
@@ -66,7 +67,7 @@ pub struct LatencyMs {
 }
 
 /// The quality of two versions, each over the events that it scored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct QualityChange {
     /// `auc`.
     pub metric: &'static str,

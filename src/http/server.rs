@@ -50,7 +50,10 @@ impl Default for Limits {
 #[non_exhaustive]
 pub enum HttpError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (http.listen): {source}")]
+    #[error(
+        "cannot listen on {address}: {source}; choose another address with http.listen, port 0 takes a \
+             free one"
+    )]
     Bind {
         /// The configured address.
         address: SocketAddr,

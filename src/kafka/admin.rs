@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
 use super::context::LogContext;
 use super::error::kind_of;
-use super::{ErrorKind, KafkaError, KafkaSettings, properties};
+use super::{ErrorKind, KafkaError, KafkaSettings, ffi, properties};
 
 /// What is known of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +53,13 @@ impl Admin {
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
+        ffi::hear(self.client.inner());
         KafkaError::client(context, error).with_cause(self.client.inner().context().last_error())
     }
 
     /// Number of partitions of `name`; `None` where there is no such topic.
     pub fn partitions(&self, name: &str, timeout: Duration) -> Result<Option<i32>, KafkaError> {
+        ffi::hear(self.client.inner());
         let context = || format!("looking up topic {name:?}");
         let metadata = self
             .client

@@ -11,10 +11,15 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 /// A repeated network error is logged again after this long.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
+/// Network errors that were logged, by any client of the process: when a broker goes away, all of
+/// them hear the same.
+static LOGGED: Mutex<Vec<(Instant, String)>> = Mutex::new(Vec::new());
+
 /// Receives a client's log lines and errors.
 #[derive(Debug)]
 pub(super) struct LogContext {
     role: &'static str,
+    /// The last network error.
     last: Mutex<Option<(Instant, String)>>,
 }
 
@@ -34,16 +39,48 @@ impl LogContext {
             .map(|(_, text)| text.clone())
     }
 
-    fn note(&self, text: &str) {
+    fn remember(&self, text: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last
-            .as_ref()
-            .is_some_and(|(at, known)| at.elapsed() < REPEAT_AFTER && similar(known, text));
-        if !known {
-            tracing::warn!(client = self.role, "kafka: {text}");
-            *last = Some((Instant::now(), text.to_owned()));
+        *last = Some((Instant::now(), without_counters(text).to_owned()));
+    }
+
+    /// Takes a log line of librdkafka's, its level as syslog numbers them.
+    pub(super) fn log_line(&self, level: i32, facility: &str, message: &str) {
+        const CRITICAL: i32 = RDKafkaLogLevel::Critical as i32;
+        const ERROR: i32 = RDKafkaLogLevel::Error as i32;
+        const DEBUG: i32 = RDKafkaLogLevel::Debug as i32;
+        // For a client that failed before it was polled this is the only word of the cause.
+        if level == ERROR && facility == "FAIL" {
+            let text = message.split_once("]: ").map_or(message, |(_, text)| text);
+            self.remember(text.trim());
+        }
+        match level {
+            // librdkafka repeats as log lines, and often, what it also reports as errors.
+            _ if facility == "ERROR" => {
+                tracing::trace!(client = self.role, facility, "librdkafka: {message}");
+            }
+            ..=CRITICAL => {
+                tracing::error!(client = self.role, facility, "librdkafka: {message}");
+            }
+            DEBUG.. => tracing::trace!(client = self.role, facility, "librdkafka: {message}"),
+            _ => tracing::debug!(client = self.role, facility, "librdkafka: {message}"),
         }
     }
+
+    fn note(&self, text: &str) {
+        self.remember(text);
+        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|(at, _)| at.elapsed() < REPEAT_AFTER);
+        if !logged.iter().any(|(_, known)| similar(known, text)) {
+            tracing::warn!(client = self.role, "kafka: {text}");
+            logged.push((Instant::now(), text.to_owned()));
+        }
+    }
+}
+
+/// A network error without its times and counters, which change with every attempt.
+fn without_counters(text: &str) -> &str {
+    text.split_once(" (after ").map_or(text, |(what, _)| what)
 }
 
 /// Whether two network errors differ only in their times and counters.
@@ -59,16 +96,8 @@ fn similar(a: &str, b: &str) -> bool {
 
 impl ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // librdkafka repeats as log lines what it also reports as errors.
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(client = self.role, facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Debug => {
-                tracing::trace!(client = self.role, facility, "librdkafka: {message}");
-            }
-            _ => tracing::debug!(client = self.role, facility, "librdkafka: {message}"),
-        }
+        // Its numbers are those of syslog.
+        self.log_line(level as i32, facility, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
@@ -113,5 +142,19 @@ mod tests {
             "localhost:1/bootstrap: connect failed (after 1ms in state CONNECT, 3 identical)",
         ));
         assert!(!similar("connect failed", "authentication failed"));
+    }
+
+    #[test]
+    fn the_cause_of_a_time_out_is_heard_in_log_lines_as_well() {
+        let context = LogContext::new("admin");
+        assert_eq!(context.last_error(), None);
+        let failed = "[thrd:localhost:1/bootstrap]: localhost:1/bootstrap: Connect failed: refused";
+        let counted = format!("{failed} (after 0ms in state CONNECT, 3 identical)");
+        context.log(RDKafkaLogLevel::Error, "FAIL", &counted);
+        context.log(RDKafkaLogLevel::Info, "FAIL", "[thrd:main]: idle");
+        assert_eq!(
+            context.last_error().as_deref(),
+            Some("localhost:1/bootstrap: Connect failed: refused")
+        );
     }
 }

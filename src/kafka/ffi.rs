@@ -11,9 +11,11 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
+use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
+use super::context::LogContext;
 use crate::record::{Header, OwnedRecord, TopicPartition};
 
 /// What [`poll_log`] gives.
@@ -25,32 +27,118 @@ pub(super) enum LogPoll {
     EndOfPartition(TopicPartition, i64),
     /// An error.
     Error(RDKafkaErrorCode),
+    /// Something for the client's context alone.
+    Heard,
 }
 
-/// Polls a consumer that uses `assign` (never `subscribe`: rebalances are not served here).
-pub(super) fn poll_log<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+/// Polls a consumer that uses `assign` (never `subscribe`: rebalances are not served here). Log
+/// lines and errors go to the client's context, as with the crate's own poll.
+pub(super) fn poll_log(consumer: &BaseConsumer<LogContext>, timeout: Duration) -> Option<LogPoll> {
+    let client = consumer.client();
+    // SAFETY: the client outlives the call; the queue is a reference of our own, given back by the
+    // call below.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(client.native_ptr());
+        poll_queue(queue, client.context(), timeout)
+    }
+}
+
+/// Hands what a client has said meanwhile to its context. For clients whose main queue nobody
+/// polls: it would never be heard, and kept for ever.
+pub(super) fn hear(client: &Client<LogContext>) {
+    loop {
+        // SAFETY: as in `poll_log`.
+        let heard = unsafe {
+            let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+            poll_queue(queue, client.context(), Duration::ZERO)
+        };
+        if heard.is_none() {
+            return;
+        }
+    }
+}
+
+/// Takes one event from `queue`.
+///
+/// # Safety
+/// `queue` is null or a live reference, which is given back here.
+unsafe fn poll_queue(
+    queue: *mut sys::rd_kafka_queue_t,
+    context: &LogContext,
     timeout: Duration,
 ) -> Option<LogPoll> {
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client outlives the call; the message is ours until it is destroyed below, and
-    // everything is copied out of it before; records and ends of partitions name their topic.
+    // SAFETY: the queue is live by the caller's promise; the event is ours until it is destroyed,
+    // and everything is copied out of it before.
     unsafe {
-        let message = sys::rd_kafka_consumer_poll(consumer.client().native_ptr(), millis);
-        let raw = message.as_ref()?;
-        let polled = match raw.err {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                LogPoll::Record(copy_message(message, raw))
+        if queue.is_null() {
+            return None;
+        }
+        let event = sys::rd_kafka_queue_poll(queue, millis);
+        sys::rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return None;
+        }
+        let polled = match sys::rd_kafka_event_type(event) {
+            sys::RD_KAFKA_EVENT_FETCH => {
+                // The message belongs to the event.
+                let message = sys::rd_kafka_event_message_next(event).cast_mut();
+                let raw = message.as_ref();
+                raw.map_or(LogPoll::Heard, |raw| {
+                    LogPoll::Record(copy_message(message, raw))
+                })
             }
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                let topic = CStr::from_ptr(sys::rd_kafka_topic_name(raw.rkt)).to_string_lossy();
-                let partition = TopicPartition::new(topic.as_ref(), raw.partition);
-                LogPoll::EndOfPartition(partition, raw.offset)
+            sys::RD_KAFKA_EVENT_ERROR => error_event(event, context),
+            sys::RD_KAFKA_EVENT_LOG => {
+                log_event(event, context);
+                LogPoll::Heard
             }
-            error => LogPoll::Error(error.into()),
+            _ => LogPoll::Heard,
         };
-        sys::rd_kafka_message_destroy(message);
+        sys::rd_kafka_event_destroy(event);
         Some(polled)
+    }
+}
+
+/// Reads an error event, which may be the end of a partition.
+///
+/// # Safety
+/// `event` points to a live event of that type.
+unsafe fn error_event(event: *mut sys::rd_kafka_event_t, context: &LogContext) -> LogPoll {
+    // SAFETY: promised by the caller; the partition is ours and destroyed here, and has a name.
+    unsafe {
+        let error = sys::rd_kafka_event_error(event);
+        if error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+            let found = sys::rd_kafka_event_topic_partition(event);
+            let Some(raw) = found.as_ref() else {
+                return LogPoll::Heard;
+            };
+            let topic = CStr::from_ptr(raw.topic).to_string_lossy();
+            let partition = TopicPartition::new(topic.as_ref(), raw.partition);
+            let next = raw.offset;
+            sys::rd_kafka_topic_partition_destroy(found);
+            return LogPoll::EndOfPartition(partition, next);
+        }
+        let reason = CStr::from_ptr(sys::rd_kafka_event_error_string(event)).to_string_lossy();
+        context.error(ClientError::Global(error.into()), &reason);
+        LogPoll::Error(error.into())
+    }
+}
+
+/// Hands a log line to the context.
+///
+/// # Safety
+/// `event` points to a live event of that type.
+unsafe fn log_event(event: *mut sys::rd_kafka_event_t, context: &LogContext) {
+    let (mut facility, mut text, mut level) = (std::ptr::null(), std::ptr::null(), 0);
+    // SAFETY: the out-pointers are valid for writes, and what they receive lives as long as the
+    // event.
+    unsafe {
+        if sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level) == 0 {
+            let facility = CStr::from_ptr(facility).to_string_lossy();
+            let text = CStr::from_ptr(text).to_string_lossy();
+            context.log_line(level, facility.trim(), text.trim());
+        }
     }
 }
 
@@ -171,10 +259,7 @@ pub(super) fn cached_high_watermark<C: ConsumerContext>(
 }
 
 /// How long a new group of a mock cluster waits for its members; by default 3 s.
-pub(super) fn set_rebalance_delay<C: ClientContext>(
-    client: &rdkafka::client::Client<C>,
-    delay_ms: i32,
-) {
+pub(super) fn set_rebalance_delay<C: ClientContext>(client: &Client<C>, delay_ms: i32) {
     // SAFETY: the client outlives the call; the handle is null unless the client owns a mock
     // cluster, and lives as long as the client.
     unsafe {

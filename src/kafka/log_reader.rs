@@ -1,6 +1,8 @@
 //! Reads a topic of one partition as a log: from its start to its stable end, and on from there.
 //! Outside any consumer group, committed records only.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,8 @@ pub struct LogReader {
     /// Where reading starts at the next poll. A fetch that has begun keeps its connection busy
     /// for `fetch.wait.max.ms`, so nothing is fetched while ends are still being asked for.
     start: Option<LogStart>,
+    /// What was polled to hear why a request has failed.
+    polled: RefCell<VecDeque<LogPoll>>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -68,6 +72,7 @@ impl LogReader {
             consumer,
             topic: topic.to_owned(),
             start: Some(start),
+            polled: RefCell::default(),
         })
     }
 
@@ -90,8 +95,17 @@ impl LogReader {
             .with_cause(self.consumer.context().last_error())
     }
 
+    /// An error of a request, with the cause that lies in the queue of what is polled.
+    fn request_error(&self, doing: &str, error: &ClientError) -> KafkaError {
+        while let Some(polled) = ffi::poll_log(&self.consumer, Duration::ZERO) {
+            self.polled.borrow_mut().push_back(polled);
+        }
+        self.error(doing, error)
+    }
+
     /// Goes on at `offset`.
     pub fn seek(&mut self, offset: i64) {
+        self.polled.get_mut().clear();
         self.start = Some(LogStart::Offset(offset));
     }
 
@@ -112,7 +126,7 @@ impl LogReader {
         let metadata = self
             .consumer
             .fetch_metadata(Some(&self.topic), timeout)
-            .map_err(|error| self.error("looking up", &error))?;
+            .map_err(|error| self.request_error("looking up", &error))?;
         let partitions = metadata
             .topics()
             .first()
@@ -132,7 +146,7 @@ impl LogReader {
         // With isolation.level = read_committed the high end is the last stable offset.
         self.consumer
             .fetch_watermarks(&self.topic, 0, timeout)
-            .map_err(|error| self.error("asking for the end of", &error))
+            .map_err(|error| self.request_error("asking for the end of", &error))
     }
 
     /// The next record or event, waiting at most `timeout`.
@@ -140,8 +154,9 @@ impl LogReader {
         if let Some(start) = self.start.take() {
             self.assign(start)?;
         }
-        match ffi::poll_log(&self.consumer, timeout) {
-            None => Ok(LogEvent::Idle),
+        let waiting = self.polled.get_mut().pop_front();
+        match waiting.or_else(|| ffi::poll_log(&self.consumer, timeout)) {
+            None | Some(LogPoll::Heard) => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),
             Some(LogPoll::EndOfPartition(_, next)) => Ok(LogEvent::EndOfLog { next }),
             Some(LogPoll::Error(code)) => {

@@ -167,11 +167,25 @@ impl Producer {
     ///
     /// The client crate's own wait counts whole milliseconds and spins through the rest.
     pub fn poll(&self, timeout: Duration) {
-        let before = self.delivered().count;
-        self.producer.poll(Duration::ZERO);
-        if !timeout.is_zero() && self.delivered().count == before {
+        if !self.serve() && !timeout.is_zero() {
             std::thread::park_timeout(timeout.min(Duration::from_millis(1)));
+            self.serve();
+        }
+    }
+
+    /// Takes every acknowledgement that is there: one poll takes one event, of one batch of one
+    /// partition. Gives whether there were any.
+    fn serve(&self) -> bool {
+        let mut seen = self.delivered().count;
+        let mut any = false;
+        loop {
             self.producer.poll(Duration::ZERO);
+            let count = self.delivered().count;
+            if count == seen {
+                return any;
+            }
+            any = true;
+            seen = count;
         }
     }
 

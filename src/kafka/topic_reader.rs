@@ -97,7 +97,7 @@ impl TopicReader {
     /// What Kafka says; of the retriable kind where reading goes on by itself.
     pub fn poll(&mut self, timeout: Duration) -> Result<TopicEvent, KafkaError> {
         match ffi::poll_log(&self.consumer, timeout) {
-            None => Ok(TopicEvent::Idle),
+            None | Some(LogPoll::Heard) => Ok(TopicEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(TopicEvent::Record(record)),
             Some(LogPoll::EndOfPartition(tp, next)) => {
                 let (topic, partition) = (tp.topic.to_string(), tp.partition);

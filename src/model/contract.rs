@@ -29,14 +29,16 @@ pub struct InputContract {
 pub enum InputSource {
     /// One event field holds the whole row: a scalar, a flat or a nested array.
     Field(Feature),
-    /// One scalar field for each column; as many as the row is long.
+    /// One scalar field for each column; as many as the row is long. For an input that is a map,
+    /// the fields inside the object of its name; what an object lacks is 0, as in a sparse vector.
     Features(Vec<Feature>),
 }
 
 /// One event field that is read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feature {
-    /// The event field.
+    /// The event field: a key of the event, or else a path of keys with dots between them. An exact
+    /// key wins over the path.
     pub name: String,
     /// What happens when it is absent or null.
     pub missing: Missing,
@@ -200,7 +202,17 @@ fn resolve_input(
         Some(input) => (input.features.as_slice(), input.missing),
         None => (&[][..], MissingSpec::default()),
     };
-    let source = if features.is_empty() {
+    let source = if let (Some(keys), []) = (&spec.classes, features) {
+        let zero = MissingSpec {
+            absent: base.absent.or(Some(PolicySpec::Constant(0.0))),
+            null: base.null,
+        };
+        let entry = |key: &String| {
+            let name = format!("{}.{key}", spec.name);
+            feature(spec, &name, zero, MissingSpec::default())
+        };
+        InputSource::Features(keys.iter().map(entry).collect::<Result<_, _>>()?)
+    } else if features.is_empty() {
         InputSource::Field(feature(spec, &spec.name, base, MissingSpec::default())?)
     } else {
         if features.len() != spec.row_len() {
@@ -352,6 +364,7 @@ mod tests {
             name: name.to_owned(),
             element,
             row_shape: row_shape.to_vec(),
+            classes: None,
         }
     }
 
@@ -390,6 +403,21 @@ mod tests {
         assert_eq!(null(0), MissingPolicy::Nan);
         assert_eq!(null(1), MissingPolicy::Reject);
         assert_eq!(contract.outputs.len(), 2);
+    }
+
+    #[test]
+    fn a_map_is_read_from_an_object_of_its_name() {
+        let mut signature = signature();
+        signature.inputs[0].classes = Some(vec!["red".to_owned(), "0".to_owned()]);
+        let contract = Contract::resolve(&[], &[], &signature).unwrap();
+        assert_eq!(contract.fields().collect::<Vec<_>>(), ["x.red", "x.0", "n"]);
+        let InputSource::Features(features) = &contract.inputs[0].source else {
+            panic!("not features");
+        };
+        assert_eq!(features[0].missing.absent, MissingPolicy::Value(0.0));
+        let listed = [input("x", &["a", "b"], MissingSpec::default())];
+        let contract = Contract::resolve(&listed, &[], &signature).unwrap();
+        assert_eq!(contract.fields().collect::<Vec<_>>(), ["a", "b", "n"]);
     }
 
     #[test]

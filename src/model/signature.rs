@@ -72,6 +72,10 @@ pub struct TensorSpec {
     pub element: ElementType,
     /// Shape of one row, the batch axis dropped: `[]` is one scalar a row, `[4]` a vector of four.
     pub row_shape: Vec<usize>,
+    /// Where a row is a map: the keys of its values, in their order. ONNX writes such outputs as
+    /// sequences of maps (`ZipMap`), and such inputs as maps (`DictVectorizer`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
 }
 
 impl TensorSpec {
@@ -85,7 +89,26 @@ impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}[batch", self.name, self.element)?;
         self.row_shape.iter().try_for_each(|n| write!(f, ", {n}"))?;
-        f.write_str("]")
+        f.write_str("]")?;
+        match &self.classes {
+            None => Ok(()),
+            Some(classes) => write!(f, " by {}", ClassList(classes)),
+        }
+    }
+}
+
+/// The first of the classes, and how many there are.
+struct ClassList<'a>(&'a [String]);
+
+impl fmt::Display for ClassList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let shown: Vec<&str> = self.0.iter().take(SHOWN).map(String::as_str).collect();
+        write!(f, "{{{}", shown.join(", "))?;
+        if self.0.len() > SHOWN {
+            write!(f, ", … {} in all", self.0.len())?;
+        }
+        f.write_str("}")
     }
 }
 

@@ -59,7 +59,7 @@ pub enum ChunkError {
     #[error("the manifest says that the artifact has no bytes")]
     Empty,
     /// The artifact is larger than this instance accepts.
-    #[error("the artifact has {bytes} bytes, registry.max_artifact_bytes allows {limit}")]
+    #[error("the artifact has {bytes} bytes, limits.max_artifact_bytes allows {limit}")]
     TooLarge {
         /// Its size.
         bytes: u64,

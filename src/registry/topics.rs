@@ -164,7 +164,8 @@ pub fn check_log_start(name: &str, start: i64) -> Option<Problem> {
         found: start.to_string(),
         wanted: "0".to_owned(),
         fix: "deployment events were deleted, so what is to serve cannot be told: configure \
-              another registry.deployments_topic and deploy each model again"
+              another registry.deployments_topic and deploy each model again; streams then wait out \
+              revision_hold once, since their commits name higher revisions"
             .to_owned(),
     })
 }

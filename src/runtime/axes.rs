@@ -1,5 +1,6 @@
 //! The rules of the axes: axis 0 of every input and output is the batch, all others are fixed.
 
+use super::maps::Maps;
 use super::summary::{OnnxDim, OnnxValue};
 use super::{LoadError, LoadLimits};
 use crate::model::{ElementType, TensorSpec};
@@ -7,11 +8,13 @@ use crate::model::{ElementType, TensorSpec};
 /// The inputs' specs, and the one batch size that the model takes where axis 0 is fixed.
 pub(super) fn inputs(
     declared: &[OnnxValue],
+    maps: &Maps,
 ) -> Result<(Vec<TensorSpec>, Option<usize>), LoadError> {
     let mut specs = Vec::new();
     let mut batch: Option<(&OnnxValue, Option<usize>)> = None;
     for value in declared {
-        let (spec, rows) = input(value)?;
+        let (mut spec, rows) = input(value)?;
+        spec.classes = maps.inputs.get(&value.name).cloned();
         specs.push(spec);
         match batch {
             None => batch = Some((value, rows)),
@@ -69,6 +72,7 @@ fn input(value: &OnnxValue) -> Result<(TensorSpec, Option<usize>), LoadError> {
         name: name.clone(),
         element,
         row_shape,
+        classes: None,
     };
     Ok((spec, rows))
 }
@@ -118,6 +122,7 @@ pub(super) struct Computed {
 /// The outputs' specs, from what is computed for a batch of `rows`.
 pub(super) fn outputs(
     declared: &[OnnxValue],
+    maps: &Maps,
     computed: &[Computed],
     rows: usize,
 ) -> Result<Vec<TensorSpec>, LoadError> {
@@ -133,13 +138,22 @@ pub(super) fn outputs(
     }
     let pairs = declared.iter().zip(computed);
     pairs
-        .map(|(value, computed)| output(value, computed, rows))
+        .map(|(value, computed)| output(value, maps.outputs.get(&value.name), computed, rows))
         .collect()
 }
 
-fn output(value: &OnnxValue, computed: &Computed, rows: usize) -> Result<TensorSpec, LoadError> {
+fn output(
+    value: &OnnxValue,
+    classes: Option<&Vec<String>>,
+    computed: &Computed,
+    rows: usize,
+) -> Result<TensorSpec, LoadError> {
     let name = &value.name;
-    let declared = element(value, "output")?;
+    let declared = match classes {
+        // The declared type is that of the map; its values are floats.
+        Some(_) => ElementType::Float,
+        None => element(value, "output")?,
+    };
     if computed.element != Some(declared) {
         return Err(LoadError::new(format!(
             "output {name:?} is declared as {declared}, but the runtime computes {}",
@@ -168,11 +182,24 @@ fn output(value: &OnnxValue, computed: &Computed, rows: usize) -> Result<TensorS
         Some((batch, _)) if *batch != rows => Err(LoadError::new(format!(
             "axis 0 of output {name:?} is {batch} for a batch of {rows} rows; it must be the batch"
         ))),
-        Some((_, row_shape)) => Ok(TensorSpec {
-            name: name.clone(),
-            element: declared,
-            row_shape: row_shape.to_vec(),
-        }),
+        Some((_, row_shape)) => {
+            let spec = TensorSpec {
+                name: name.clone(),
+                element: declared,
+                row_shape: row_shape.to_vec(),
+                classes: classes.cloned(),
+            };
+            match classes {
+                Some(classes) if row_shape.len() > 1 || classes.len() != spec.row_len() => {
+                    Err(LoadError::new(format!(
+                        "output {name:?} is a map of {} classes, computed from rows of the shape \
+                         {row_shape:?}",
+                        classes.len()
+                    )))
+                }
+                _ => Ok(spec),
+            }
+        }
     }
 }
 
@@ -206,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_batch_is_fixed_for_all_inputs_or_for_none() {
-        let rows = |values: &[OnnxValue]| inputs(values).map(|(_, rows)| rows);
+        let rows = |values: &[OnnxValue]| inputs(values, &Maps::default()).map(|(_, rows)| rows);
         let (any, four) = (value("a", &[None, Some(2)]), value("b", &[Some(4)]));
         assert_eq!(rows(&[any.clone(), any.clone()]), Ok(None));
         assert_eq!(rows(&[four.clone(), four.clone()]), Ok(Some(4)));
@@ -226,9 +253,13 @@ mod tests {
 
     #[test]
     fn a_size_that_overflows_is_over_the_limit() {
-        let (specs, _) = inputs(&[value("a", &[None, Some(usize::MAX), Some(3)])]).unwrap();
+        let (specs, _) = inputs(
+            &[value("a", &[None, Some(usize::MAX), Some(3)])],
+            &Maps::default(),
+        )
+        .unwrap();
         check_size(&specs, 32, &LoadLimits::default()).unwrap_err();
-        let (specs, _) = inputs(&[value("a", &[None, Some(3)])]).unwrap();
+        let (specs, _) = inputs(&[value("a", &[None, Some(3)])], &Maps::default()).unwrap();
         check_size(&specs, 32, &LoadLimits::default()).unwrap();
     }
 
@@ -240,7 +271,7 @@ mod tests {
                 element,
                 shape: shape.to_vec(),
             };
-            outputs(&declared, &[computed], 32).map_err(|error| error.to_string())
+            outputs(&declared, &Maps::default(), &[computed], 32).map_err(|error| error.to_string())
         };
         let float = Some(ElementType::Float);
         let specs = check(float, &[Some(32), Some(2)]).unwrap();

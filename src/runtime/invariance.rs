@@ -147,6 +147,7 @@ mod tests {
             name: name.to_owned(),
             element: ElementType::Float,
             row_shape: vec![],
+            classes: None,
         };
         let signature = Signature {
             inputs: vec![spec("x")],

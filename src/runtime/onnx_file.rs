@@ -3,6 +3,7 @@
 use tract_onnx::pb;
 use tract_onnx::prelude::Framework;
 
+use super::maps::Maps;
 use super::summary::OnnxSummary;
 use super::{LoadError, brief, panics};
 
@@ -33,17 +34,33 @@ impl Default for LoadLimits {
 /// A file that is ONNX; whether this build can run it is another question.
 #[derive(Debug)]
 pub(super) struct OnnxFile {
+    /// Without the maps at its edges.
     pub(super) proto: pb::ModelProto,
+    pub(super) maps: Maps,
+    /// Of the file as it came.
     pub(super) summary: OnnxSummary,
 }
 
 /// What the file says about itself, `metadata_props` included; nothing is compiled.
 pub fn metadata(bytes: &[u8]) -> Result<OnnxSummary, LoadError> {
-    parse(bytes, &LoadLimits::default()).map(|file| file.summary)
+    read(bytes, &LoadLimits::default()).map(|(_, summary)| summary)
 }
 
-/// Reads `bytes` and holds them against `limits`.
+/// Reads `bytes`, holds them against `limits`, and cuts the maps off the graph.
 pub(super) fn parse(bytes: &[u8], limits: &LoadLimits) -> Result<OnnxFile, LoadError> {
+    let (mut proto, summary) = read(bytes, limits)?;
+    let maps = match &mut proto.graph {
+        Some(graph) => Maps::cut(graph)?,
+        None => Maps::default(),
+    };
+    Ok(OnnxFile {
+        proto,
+        maps,
+        summary,
+    })
+}
+
+fn read(bytes: &[u8], limits: &LoadLimits) -> Result<(pb::ModelProto, OnnxSummary), LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::new("the file is empty"));
     }
@@ -83,7 +100,7 @@ pub(super) fn parse(bytes: &[u8], limits: &LoadLimits) -> Result<OnnxFile, LoadE
     }
     let summary = OnnxSummary::of(&proto, graph)?;
     summary.check(limits)?;
-    Ok(OnnxFile { proto, summary })
+    Ok((proto, summary))
 }
 
 /// Takes the symbols off the inputs of subgraphs: a name like `batch` there would contradict the

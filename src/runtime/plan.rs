@@ -4,12 +4,12 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{Framework, InferenceFact, InferenceModelExt, TractResult, TypedModel};
 
-use super::{LoadError, brief, panics, standard};
+use super::{LoadError, brief, ops, panics, standard};
 
 /// tract with the operators that this build runs.
 pub(super) fn framework() -> Onnx {
     // What exporters note about inner tensors contradicts a pinned batch.
-    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let mut onnx = ops::onnx().with_ignore_value_info(true);
     standard::register(&mut onnx);
     onnx
 }
@@ -36,12 +36,23 @@ pub(super) struct Prepared {
 /// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it.
 pub(super) fn prepare(proto: &ModelProto, facts: &[InferenceFact]) -> Result<Prepared, Trouble> {
     let typed = || typed(proto, facts);
-    match guarded(|| typed()?.into_optimized()) {
+    let optimised = guarded(|| {
+        let mut model = typed()?;
+        model.declutter()?;
+        ops::replace(&mut model);
+        model.optimize()?;
+        Ok(model)
+    });
+    match optimised {
         Ok(model) => Ok(Prepared {
             model,
             failure: None,
         }),
-        Err(failure) => match guarded(typed) {
+        Err(failure) => match guarded(|| {
+            let mut model = typed()?;
+            ops::replace(&mut model);
+            Ok(model)
+        }) {
             Ok(model) => Ok(Prepared {
                 model,
                 failure: Some(failure),

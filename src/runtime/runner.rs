@@ -12,7 +12,7 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::internal::anyhow;
 
 use super::types::datum_type;
-use super::{RunError, Runner, brief, panics};
+use super::{RunError, Runner, brief, live_rows, panics};
 use crate::codec::Columns;
 use crate::model::{ElementType, Signature, TensorSpec};
 use crate::with_values;
@@ -60,7 +60,7 @@ impl TractRunner {
                 .iter()
                 .map(|tensor| Arc::clone(tensor).into_tvalue())
                 .collect();
-            let computed = state.run(tensors)?;
+            let computed = live_rows::with(self.plan_rows, rows.len(), || state.run(tensors))?;
             // Loops (Scan, LSTM, GRU) go on from where the last run ended: tract is made for
             // streams of one signal. Every batch begins anew.
             if state.op_states.iter().any(Option::is_some) {

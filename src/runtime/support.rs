@@ -2,32 +2,23 @@
 
 use std::collections::HashSet;
 
-use super::LoadError;
 use super::summary::{OnnxSummary, OperatorCount};
-
-/// Operators of `ai.onnx.ml` that tract computes rightly. Its tree ensembles are not among them:
-/// they give wrong labels without an error.
-const ML_RIGHT: [&str; 5] = [
-    "ArrayFeatureExtractor",
-    "CategoryMapper",
-    "LinearClassifier",
-    "LinearRegressor",
-    "Normalizer",
-];
+use super::{LoadError, maps, ops};
 
 /// Refuses a graph with operators that are not supported, naming all of them.
 ///
 /// tract looks operators up by their bare name: one of a foreign domain, or of `ai.onnx.ml` under
 /// the default domain, would run as something else.
 pub(super) fn check(summary: &OnnxSummary) -> Result<(), LoadError> {
-    let tract = tract_onnx::onnx().op_register.0;
-    let registered: HashSet<&str> = tract.keys().map(String::as_str).collect();
+    let onnx = ops::onnx();
+    let registered: HashSet<&str> = onnx.op_register.0.keys().map(String::as_str).collect();
     let runs = |operator: &&OperatorCount| {
         let name = operator.op_type.as_str();
-        let right_ml = ML_RIGHT.contains(&name);
+        // tract's tree ensembles give wrong labels without an error.
+        let of_ml = ops::ML_OPERATORS.contains(&name) || name.starts_with("TreeEnsemble");
         match operator.domain.as_str() {
-            "ai.onnx" => registered.contains(name) && !right_ml && name != "TreeEnsembleClassifier",
-            "ai.onnx.ml" => right_ml,
+            "ai.onnx" => registered.contains(name) && !of_ml,
+            "ai.onnx.ml" => ops::ML_OPERATORS.contains(&name) || maps::OPERATORS.contains(&name),
             _ => false,
         }
     };

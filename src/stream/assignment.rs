@@ -157,14 +157,21 @@ impl Session<'_> {
                 held.push(partition);
             }
         }
+        let names: Vec<TopicPartition> = positions.into_iter().map(|(p, _)| p).collect();
+        // librdkafka keeps the pause of a partition that was taken away during a wait.
+        let go: Vec<_> = names
+            .iter()
+            .filter(|p| !held.contains(p))
+            .cloned()
+            .collect();
+        self.source.resume(&go)?;
         if !held.is_empty() {
             self.metrics.held_partitions.add(held.len() as i64);
             self.source.pause(&held)?;
         }
         self.health.set_partitions(self.partitions.count());
         self.clear_trouble();
-        if !positions.is_empty() {
-            let names: Vec<TopicPartition> = positions.into_iter().map(|(p, _)| p).collect();
+        if !names.is_empty() {
             tracing::info!(stream = self.settings.name, "took over {}", list(&names));
         }
         Ok(())

@@ -27,7 +27,7 @@ mod settings;
 mod topics;
 mod worker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,8 @@ struct Shared {
     workers: Mutex<Vec<Arc<WorkerHealth>>>,
     /// What keeps the workers from being started.
     starting: Mutex<Option<String>>,
+    /// Whether there are workers that have to be waited for.
+    began: Mutex<bool>,
 }
 
 impl Stream {
@@ -114,6 +116,7 @@ impl Stream {
             parts: Arc::new(parts),
             workers: Mutex::default(),
             starting: Mutex::new(Some("looking up its topics".to_owned())),
+            began: Mutex::new(false),
         });
         let supervised = Arc::clone(&shared);
         let supervisor = std::thread::Builder::new()
@@ -132,9 +135,11 @@ impl Stream {
         self.shared.parts.stop(deadline);
     }
 
-    /// Whether all workers are gone.
+    /// Whether all workers are gone. A look-up of the topics that is under way may wait for a
+    /// broker that is not there; nothing is lost with it, and no worker follows it any more.
     pub fn is_stopped(&self) -> bool {
-        self.supervisor.is_finished()
+        let waiting = || self.shared.parts.stopping() && !*self.shared.lock_began();
+        self.supervisor.is_finished() || waiting()
     }
 }
 
@@ -143,6 +148,9 @@ impl Shared {
         let Some(topics) = self.look_up_topics() else {
             return;
         };
+        if !self.begin() {
+            return;
+        }
         let topics = Arc::new(topics);
         let metrics = Arc::new(self.context.metrics.stream(&self.settings.name));
         let count = self.settings.workers.unwrap_or_else(|| {
@@ -182,6 +190,17 @@ impl Shared {
             // Panics are caught inside.
             drop(thread.join());
         }
+    }
+
+    fn lock_began(&self) -> MutexGuard<'_, bool> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether workers may start: no more once the stream was told to stop.
+    fn begin(&self) -> bool {
+        let mut began = self.lock_began();
+        *began = !self.parts.stopping();
+        *began
     }
 
     fn set_starting(&self, why: Option<String>) {

@@ -71,11 +71,13 @@ pub fn check_level(level: &str) -> Result<(), LogError> {
 /// To be called once, by the program; libraries and tests leave it alone.
 pub fn init(settings: &LogSettings, rust_log: Option<&str>) -> Result<(), LogError> {
     let level = match rust_log.map(str::trim) {
-        Some(level) if !level.is_empty() => level,
-        _ => settings.level.as_str(),
+        Some(level) if !level.is_empty() => level.to_owned(),
+        // tract warns of every file whose opset is newer than the ones it lists; what it cannot
+        // run is refused all the same. What is configured for it comes later, and wins.
+        _ => format!("tract_onnx=error,{}", settings.level),
     };
     let filter = EnvFilter::builder()
-        .parse(level)
+        .parse(&level)
         .map_err(|_| LogError::Level {
             part: level.chars().take(100).collect(),
         })?;

@@ -257,7 +257,9 @@ fn assert_cut(name: &str, record: &OwnedRecord, value: &[u8]) {
 
 fn policy_skip_counts(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
-    world.stream_extra = "on_error = { decode = \"skip\" }".to_owned();
+    world
+        .stream_extra
+        .push_str("on_error = { decode = \"skip\" }");
     world.publish("v1", "1").ok();
     world.deploy("1");
     let instance = world.start_ready("a");
@@ -289,7 +291,9 @@ fn policy_fail_leaves_the_group(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
     world.publish("v1", "1").ok();
     world.deploy("1");
-    world.stream_extra = "on_error = { decode = \"fail\" }".to_owned();
+    world
+        .stream_extra
+        .push_str("on_error = { decode = \"fail\" }");
     let failing = world.start_ready("a");
     let good = events().remove(0);
     let values: [&[u8]; 3] = [&good, b"no event", &good];
@@ -352,7 +356,7 @@ fn non_finite_outputs(broker: &'static Broker) -> TestResult {
     assert_eq!(dead[0].value.as_deref(), Some(&event[..]));
     assert_eq!(dead[0].key.as_deref(), Some(&b"k"[..]));
     assert!(world.all(&world.output()).is_empty());
-    world.stream_extra = "non_finite_outputs = \"null\"".to_owned();
+    world.stream_extra.push_str("non_finite_outputs = \"null\"");
     let second = world.start_ready("a");
     world.produce([(0, None, Some(&event[..]))]);
     let out = world.read(&world.output(), 1);

@@ -8,27 +8,47 @@
     missing_docs,
     unreachable_pub,
     clippy::unnecessary_wraps,
-    reason = "test code: a panic is how a test reports"
+    clippy::too_many_lines,
+    clippy::assigning_clones,
+    clippy::items_after_statements,
+    reason = "test code: a panic is how a test reports, and a scenario reads best in one piece"
 )]
 
 mod bad_events;
 mod demo;
+mod faults;
+mod fence;
+mod logs;
+mod observability;
+mod publish;
 mod refusals;
 mod scoring;
+mod several;
 mod starts;
+mod startup;
 mod world;
 
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // The longest first: they run beside the others.
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
+    trials.extend(faults::trials());
+    trials.extend(startup::trials());
+    trials.extend(publish::trials());
     trials.extend(bad_events::trials());
+    trials.extend(fence::trials());
+    trials.extend(several::trials());
+    trials.extend(logs::trials());
+    trials.extend(observability::trials());
     support::trials::run(trials)
 }

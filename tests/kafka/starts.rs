@@ -117,9 +117,7 @@ fn a_start_time_is_looked_up(broker: &'static Broker) -> TestResult {
     });
     send(&world, 3);
     let time = humantime::format_rfc3339_millis(after);
-    world
-        .stream_extra
-        .push_str(&format!("start_from = \"{time}\""));
+    world.stream_extra = format!("start_from = \"{time}\"");
     let instance = world.start_ready("a");
     let out = world.read(&world.output(), 3);
     instance.stop();

@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use swapstream::kafka::{
-    Admin, ClientMemory, Committed, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer,
-    Publisher, RecordHeaders, RecordLimits, SendError, Source, TopicEvent, TopicReader,
+    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
+    RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
 };
-use swapstream::record::{Header, OutRecord, OwnedRecord, TopicPartition};
+use swapstream::record::{Header, OutRecord, OwnedRecord};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
 
 /// How long anything may take that only has to work.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A test's own topics and configuration.
 pub struct World {
@@ -26,6 +30,7 @@ pub struct World {
     /// Partitions of the output and dead-letter topics.
     pub output_partitions: i32,
     dir: TempDir,
+    pub shutdown_timeout: &'static str,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
     /// Lines that go at the end of the configuration.
@@ -90,6 +95,7 @@ impl World {
             partitions,
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
+            shutdown_timeout: "20s",
             stream_extra: String::new(),
             extra: String::new(),
         }
@@ -128,12 +134,13 @@ impl World {
 
     /// Writes the configuration of an instance and gives its path.
     pub fn config(&self, instance: &str) -> PathBuf {
-        let path = self.path(&format!("{instance}.toml"));
+        // Written under a name of its own: another command may be reading the last one.
+        let path = self.path(&unique(instance));
         let name = &self.name;
         let text = format!(
             r#"
 instance_id = "{instance}"
-shutdown_timeout = "20s"
+shutdown_timeout = "{shutdown_timeout}"
 [kafka]
 bootstrap_servers = "{servers}"
 [kafka.client]
@@ -157,6 +164,7 @@ include = ["flight_id"]
 {stream_extra}
 {extra}
 "#,
+            shutdown_timeout = self.shutdown_timeout,
             servers = self.kafka.bootstrap_servers,
             input = self.input(),
             output = self.output(),
@@ -271,28 +279,54 @@ include = ["flight_id"]
         self.append(&topic, "late-arrival", value, Vec::new())
     }
 
-    /// Offsets and metadata that the stream's group has committed, by partition. Joins the group
-    /// to ask, so no instance may be running.
+    /// A consumer with the stream's group id that never joins the group.
+    fn bystander(&self) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.kafka.bootstrap_servers)
+            .set("group.id", &self.name)
+            .create()
+            .unwrap()
+    }
+
+    /// Offsets and metadata that the stream's group has committed, by partition.
     pub fn committed(&self) -> Vec<(Option<i64>, String)> {
-        let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
-        let input = self.input();
-        let source = Source::join(
-            &self.kafka,
-            &self.name,
-            std::slice::from_ref(&input),
-            memory,
-        )
-        .unwrap();
-        let partitions: Vec<_> = (0..self.partitions)
-            .map(|number| TopicPartition::new(input.as_str(), number))
-            .collect();
-        let committed = eventually("committed offsets", PATIENCE, || {
-            let answer = source.committed(&partitions, Duration::from_secs(5));
-            answer.map_err(|error| error.to_string())
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.input(), 0, self.partitions - 1);
+        let committed = self.bystander().committed_offsets(list, PATIENCE).unwrap();
+        let elements = committed.elements();
+        let one = |element: &TopicPartitionListElem<'_>| {
+            let offset = element.offset().to_raw().filter(|offset| *offset >= 0);
+            (offset, element.metadata().to_owned())
+        };
+        elements.iter().map(one).collect()
+    }
+
+    /// Commits an offset for the stream's group, which must have no members.
+    pub fn commit(&self, partition: i32, offset: i64, metadata: &str) {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&self.input(), partition);
+        element.set_offset(Offset::Offset(offset)).unwrap();
+        element.set_metadata(metadata);
+        let bystander = self.bystander();
+        eventually("the offset is committed", PATIENCE, || {
+            let done = bystander.commit(&list, CommitMode::Sync);
+            done.map_err(|error| error.to_string())
         });
-        source.close(Duration::from_secs(10));
-        let offset = |one: Committed| (one.next.map(|next| next.0), one.metadata);
-        committed.into_iter().map(offset).collect()
+    }
+
+    /// Deletes the records of a topic's partition 0 before `offset`.
+    pub fn delete_records(&self, topic: &str, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(offset))
+            .unwrap();
+        let admin: AdminClient<_> = ClientConfig::new()
+            .set("bootstrap.servers", &self.kafka.bootstrap_servers)
+            .create()
+            .unwrap();
+        let deleted = admin.delete_records(&list, &AdminOptions::new());
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let deleted = { runtime }.build().unwrap().block_on(deleted).unwrap();
+        deleted.elements()[0].error().unwrap();
     }
 
     /// Starts an instance and waits until it is ready.
@@ -368,20 +402,7 @@ include = ["flight_id"]
 
     /// Everything that is in `topic` now.
     pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
-        let mut tail = self.tail(topic);
-        let ends = tail.reader.ends(PATIENCE).unwrap();
-        let mut left = ends.values().filter(|end| **end > 0).count();
-        let deadline = Instant::now() + PATIENCE;
-        while left > 0 {
-            assert!(Instant::now() < deadline, "{topic} is not read to its end");
-            match tail.reader.poll(Duration::from_millis(20)) {
-                Ok(TopicEvent::Record(record)) => tail.records.push(record),
-                Ok(TopicEvent::EndOfPartition { next, .. }) if next > 0 => left -= 1,
-                Ok(_) => {}
-                Err(error) => assert!(error.is_retriable(), "{error}"),
-            }
-        }
-        tail.records
+        self.tail(topic).read_to_end()
     }
 
     /// Follows `topic`.
@@ -454,6 +475,23 @@ impl Tail {
         }
     }
 
+    /// Reads to the ends that hold now and gives everything.
+    pub fn read_to_end(mut self) -> Vec<OwnedRecord> {
+        let ends = self.reader.ends(PATIENCE).unwrap();
+        let mut left = ends.values().filter(|end| **end > 0).count();
+        let deadline = Instant::now() + PATIENCE;
+        while left > 0 {
+            assert!(Instant::now() < deadline, "not read to its end");
+            match self.reader.poll(Duration::from_millis(20)) {
+                Ok(TopicEvent::Record(record)) => self.records.push(record),
+                Ok(TopicEvent::EndOfPartition { next, .. }) if next > 0 => left -= 1,
+                Ok(_) => {}
+                Err(error) => assert!(error.is_retriable(), "{error}"),
+            }
+        }
+        self.records
+    }
+
     /// Reads what is there until nothing has come for half a second.
     pub fn settle(&mut self) {
         let mut quiet = Instant::now();
@@ -461,6 +499,17 @@ impl Tail {
             if self.turn(Duration::from_millis(20)) {
                 quiet = Instant::now();
             }
+        }
+    }
+}
+
+/// A test that fails shows what its instances said.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.process.stderr_lines();
+            let lines = &lines[lines.len().saturating_sub(200)..];
+            eprintln!("the instance at {} said:\n{}", self.http, lines.join("\n"));
         }
     }
 }

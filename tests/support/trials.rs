@@ -56,6 +56,11 @@ pub fn on_own_broker(
     })
 }
 
+/// A test that needs no broker, or the absence of one.
+pub fn without_broker(name: &str, test: fn() -> TestResult) -> Trial {
+    Trial::test(name, test)
+}
+
 /// The `main` of a test target: runs `trials` as the command line says.
 pub fn run(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::super::draft;
 use super::{Context, Failure, Output, lineage, print, terminal};
-use crate::config::size;
+use crate::config::about;
 use crate::model::{Digest, Manifest, ModelName, Version};
 use crate::registry::{Progress, PublishRequest, Published, finish_manifest, prepare, publish};
 use crate::runtime::{self, OnnxSummary};
@@ -62,8 +62,8 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
     if bytes.len() as u64 > limit {
         return Err(Failure::Failed(format!(
             "{file} has {}, limits.max_artifact_bytes allows {}",
-            size(bytes.len() as u64),
-            size(limit)
+            about(bytes.len() as u64),
+            about(limit)
         )));
     }
     let manifest = manifest(args, &bytes)?;
@@ -195,7 +195,7 @@ fn tell(output: Output, manifest: &Manifest, published: &Published) -> Result<()
         Some(_) => format!(
             "published {model} {version} ({}, {})\nto serve it: swapstream model deploy {model} \
              {version}",
-            size(artifact.bytes),
+            about(artifact.bytes),
             artifact.digest.short()
         ),
         None => format!(

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Context, Failure, Output, print, terminal, time};
-use crate::config::size;
+use crate::config::about;
 use crate::model::{FeatureSpec, Lineage, Manifest, ModelName, Version};
 use crate::registry::{ChunksHeader, Entry, EntryKind, ModelLog, read_catalog, read_deployments};
 
@@ -96,7 +96,7 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>) -> String {
     line("model", manifest.model.to_string());
     line("version", manifest.version.to_string());
     line("digest", artifact.digest.to_string());
-    line("size", size(artifact.bytes));
+    line("size", about(artifact.bytes));
     if let Some(at) = time(entry.timestamp) {
         line("published", at);
     }

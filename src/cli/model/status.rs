@@ -130,7 +130,14 @@ fn text(report: &Report<'_>) -> String {
         };
         let name = model.name;
         // Writing to a string does not fail.
-        _ = writeln!(text, "{name}: {desired}; {live} live, {state}");
+        _ = if live == 0 {
+            writeln!(
+                text,
+                "{name}: {desired}; no live instance has a stream for it"
+            )
+        } else {
+            writeln!(text, "{name}: {desired}; {live} live, {state}")
+        };
         if let Some(frozen) = model.frozen {
             _ = writeln!(text, "frozen: {frozen}");
         }

@@ -1,6 +1,7 @@
 //! The contract turned around: from event field to the places that it fills.
 
 use super::Scratch;
+use super::paths::Paths;
 use super::text::write_compact;
 use crate::codec::{Columns, Values};
 use crate::model::{
@@ -12,7 +13,7 @@ use crate::with_values;
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) fields: Vec<Field>,
-    table: FieldTable,
+    pub(super) paths: Paths,
     columns: Vec<ColumnShape>,
     include: Vec<Included>,
 }
@@ -71,7 +72,7 @@ impl Layout {
     pub(super) fn new(contract: &Contract, include: &[String]) -> Self {
         let mut layout = Self {
             fields: Vec::new(),
-            table: FieldTable::default(),
+            paths: Paths::new([]),
             columns: Vec::new(),
             include: Vec::new(),
         };
@@ -93,7 +94,7 @@ impl Layout {
                 layout.include.push(Included { field, key });
             }
         }
-        layout.table = FieldTable::new(layout.fields.iter().map(|field| field.name.as_str()));
+        layout.paths = Paths::new(layout.fields.iter().map(|field| field.name.as_str()));
         layout
     }
 
@@ -145,11 +146,6 @@ impl Layout {
         })
     }
 
-    /// Index of the field that is called `name`, if it is read.
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.table.find(name, &self.fields)
-    }
-
     /// Whether `batch` has the columns of this contract.
     pub(super) fn fits(&self, batch: &Columns) -> bool {
         batch.columns.len() == self.columns.len()
@@ -195,56 +191,6 @@ pub(super) fn extend(batch: &mut Columns) {
         let len = rows * column.row_len;
         with_values!(&mut column.values, v => grow(v, len));
     }
-}
-
-/// Hash table from field name to index, made once; no allocation and no `SipHash` for each key of
-/// an event. Events cannot degrade it: its entries come from the contract.
-#[derive(Debug, Default)]
-struct FieldTable {
-    /// Index + 1 of a field, 0 where empty; the length is a power of two, at most half full.
-    slots: Vec<u32>,
-}
-
-impl FieldTable {
-    fn new<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Self {
-        let mut slots = vec![0; (names.len() * 2).next_power_of_two().max(2)];
-        for (index, name) in names.enumerate() {
-            let mut at = hash(name.as_bytes()) as usize & (slots.len() - 1);
-            while slots.get(at).is_some_and(|slot| *slot != 0) {
-                at = (at + 1) & (slots.len() - 1);
-            }
-            if let Some(slot) = slots.get_mut(at) {
-                *slot = index as u32 + 1;
-            }
-        }
-        Self { slots }
-    }
-
-    fn find(&self, name: &str, fields: &[Field]) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let mut at = hash(name.as_bytes()) as usize & mask;
-        loop {
-            let index = self.slots.get(at)?.checked_sub(1)? as usize;
-            if fields.get(index)?.name == name {
-                return Some(index);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-}
-
-/// The Fx hash with its high bits folded in, eight bytes at a time.
-fn hash(bytes: &[u8]) -> u64 {
-    const K: u64 = 0x517c_c1b7_2722_0a95;
-    let mut hash = bytes.len() as u64;
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
-    }
-    hash ^ (hash >> 32)
 }
 
 /// Puts `policy`'s value into `values[at..at + len]`.

@@ -1,5 +1,6 @@
 //! Each class of error, policies and included fields; types and properties have their own files.
 
+mod paths;
 mod properties;
 mod reference;
 mod types;
@@ -28,6 +29,7 @@ fn field(name: &str, element: ElementType, shape: &[usize], missing: Missing) ->
             name: name.to_owned(),
             element,
             row_shape: shape.to_vec(),
+            classes: None,
         },
         source: InputSource::Field(feature(name, missing)),
     }

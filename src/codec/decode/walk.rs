@@ -5,10 +5,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Scratch;
 use super::layout::{Field, Layout};
+use super::paths::{EVENT, Entry};
 use super::text::invalid_json;
 use super::value::{Sink, quoted};
+use super::{Nested, Scratch};
 use crate::codec::{Columns, RowError, Stage};
 
 /// One event and the row that it fills.
@@ -44,6 +45,7 @@ impl<'a> Walk<'a> {
             .deserialize_map(Event(&mut self))
             .and_then(|()| parser.end())
             .map_err(|error| invalid_json(&error))?;
+        self.take_nested();
         self.fill_absent();
         self.error.map_or(Ok(()), Err)
     }
@@ -68,16 +70,20 @@ impl<'a> Walk<'a> {
         Some(Sink::new(&field.name, target, &mut column.values, row))
     }
 
+    fn fail_twice(&mut self, name: &str) {
+        self.fail(RowError::new(
+            Stage::Decode,
+            "duplicate_key",
+            format!("field {} is in the event twice", quoted(name)),
+        ));
+    }
+
     /// Notes the field as seen; false if it was already.
     fn see(&mut self, index: usize, field: &Field) -> bool {
         let stamp = self.scratch.stamp;
         match self.scratch.seen.get_mut(index) {
             Some(seen) if *seen == stamp => {
-                self.fail(RowError::new(
-                    Stage::Decode,
-                    "duplicate_key",
-                    format!("field {} is in the event twice", quoted(&field.name)),
-                ));
+                self.fail_twice(&field.name);
                 false
             }
             Some(seen) => {
@@ -88,9 +94,66 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Where `raw`, a part of the event, begins.
+    fn start(&self, raw: &str) -> usize {
+        (raw.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize)
+    }
+
+    /// Notes where the fields lie that are inside the object `raw`; anything else than an object
+    /// holds none. `depth` objects are around `raw`.
+    fn note_nested(&mut self, node: usize, name: &str, raw: &str, depth: usize) {
+        let stamp = self.scratch.stamp;
+        match self.scratch.objects.get_mut(node) {
+            Some(seen) if *seen == stamp => return self.fail_twice(name),
+            Some(seen) => *seen = stamp,
+            None => return,
+        }
+        if !raw.starts_with('{') {
+            return;
+        }
+        let mut parser = serde_json::Deserializer::from_str(raw);
+        let object = Object {
+            walk: self,
+            node,
+            depth,
+        };
+        // The text was found to be JSON already, but for the escapes of keys.
+        if let Err(error) = parser.deserialize_map(object) {
+            let start = self.start(raw);
+            self.fail(self.invalid_value(start, &error));
+        }
+    }
+
+    /// Reads the values that were found inside objects, unless a longer key had the same name.
+    fn take_nested(&mut self) {
+        let layout = self.layout;
+        let mut nested = std::mem::take(&mut self.scratch.nested);
+        nested.sort_unstable_by_key(|found| (found.field, found.depth));
+        for same in nested.chunk_by(|a, b| a.field == b.field) {
+            let Some((first, field)) = same
+                .first()
+                .and_then(|first| Some((first, layout.fields.get(first.field)?)))
+            else {
+                continue;
+            };
+            if self.scratch.seen.get(first.field) == Some(&self.scratch.stamp) {
+                continue;
+            }
+            self.see(first.field, field);
+            if same.get(1).is_some_and(|next| next.depth == first.depth) {
+                self.fail_twice(&field.name);
+            }
+            let text = self.text;
+            if let Some(raw) = text.get(first.span.clone()) {
+                self.raw(first.field, field, raw);
+            }
+        }
+        self.scratch.nested = nested;
+    }
+
     /// A field that is copied, or read into several places: `raw` is its text.
     fn raw(&mut self, index: usize, field: &Field, raw: &str) {
-        let start = (raw.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let start = self.start(raw);
         if field.include {
             if let Some(span) = self.scratch.spans.get_mut(index) {
                 *span = start..start + raw.len();
@@ -156,10 +219,19 @@ impl<'de> Visitor<'de> for Event<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let walk = self.0;
         let layout = walk.layout;
-        while let Some(found) = map.next_key_seed(Key(layout))? {
-            let field = found.and_then(|index| Some((index, layout.fields.get(index)?)));
-            let Some((index, field)) = field.filter(|(index, field)| walk.see(*index, field))
-            else {
+        while let Some(found) = map.next_key_seed(Key(layout, EVENT))? {
+            let index = found.and_then(|entry| entry.field);
+            let field = index.and_then(|index| Some((index, layout.fields.get(index)?)));
+            let field = field.filter(|(index, field)| walk.see(*index, field));
+            if let Some((entry, child)) = found.and_then(|entry| Some((entry, entry.child?))) {
+                let raw: &'de RawValue = map.next_value()?;
+                walk.note_nested(child, entry.key(), raw.get(), 1);
+                if let Some((index, field)) = field {
+                    walk.raw(index, field, raw.get());
+                }
+                continue;
+            }
+            let Some((index, field)) = field else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -178,27 +250,64 @@ impl<'de> Visitor<'de> for Event<'_, '_> {
     }
 }
 
-/// A key of the event: the index of its field, if that is read. Compared where it lies; only a key
-/// with escapes is copied, by the parser.
-struct Key<'a>(&'a Layout);
+/// An object inside the event that fields may lie in.
+struct Object<'w, 'a> {
+    walk: &'w mut Walk<'a>,
+    node: usize,
+    /// How many objects are around a value of this one.
+    depth: usize,
+}
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
+impl<'de> Visitor<'de> for Object<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { walk, node, depth } = self;
+        let layout = walk.layout;
+        while let Some(found) = map.next_key_seed(Key(layout, node))? {
+            let Some(entry) = found else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let raw: &'de RawValue = map.next_value()?;
+            if let Some(field) = entry.field {
+                let start = walk.start(raw.get());
+                let span = start..start + raw.get().len();
+                walk.scratch.nested.push(Nested { field, depth, span });
+            }
+            if let Some(child) = entry.child {
+                walk.note_nested(child, entry.key(), raw.get(), depth + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key of an object: what it means, if anything. Compared where it lies; only a key with escapes
+/// is copied, by the parser.
+struct Key<'a>(&'a Layout, usize);
+
+impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
+    type Value = Option<&'a Entry>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
+impl<'a> Visitor<'_> for Key<'a> {
+    type Value = Option<&'a Entry>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(name))
+        Ok(self.0.paths.find(self.1, name))
     }
 }
 

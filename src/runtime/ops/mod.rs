@@ -1,0 +1,80 @@
+//! Operators of our own, registered with tract: those that it lacks, and those that it gets wrong
+//! or rounds by a row's place in memory.
+//!
+//! Each is a [`kernel::Kernel`]: pure functions over row-major values, every row computed
+//! independently of its batch and of its position in it, in a fixed order.
+
+mod array_feature_extractor;
+mod attributes;
+mod binarizer;
+mod coupling;
+mod feature_vectorizer;
+mod imputer;
+mod kernel;
+mod label_encoder;
+mod labels;
+mod linear;
+mod lookup;
+mod math;
+mod normalizer;
+mod one_hot_encoder;
+mod post_transform;
+mod reduce;
+mod replace;
+mod rows;
+mod scaler;
+mod softmax;
+mod svm;
+mod svm_classifier;
+mod svm_regressor;
+mod tensors;
+mod weights;
+
+use tract_onnx::Onnx;
+
+pub(super) use replace::replace;
+
+/// The operators of the domain `ai.onnx.ml` that are registered here.
+pub(super) const ML_OPERATORS: [&str; 13] = [
+    "ArrayFeatureExtractor",
+    "Binarizer",
+    "CategoryMapper",
+    "FeatureVectorizer",
+    "Imputer",
+    "LabelEncoder",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Normalizer",
+    "OneHotEncoder",
+    "Scaler",
+    "SVMClassifier",
+    "SVMRegressor",
+];
+
+/// tract's reader of ONNX, with our operators.
+pub(super) fn onnx() -> Onnx {
+    let mut onnx = tract_onnx::onnx();
+    register(&mut onnx);
+    onnx
+}
+
+/// Adds the operators to `onnx`, over its own of the same name.
+fn register(onnx: &mut Onnx) {
+    let register = &mut onnx.op_register;
+    register.insert(
+        "ArrayFeatureExtractor",
+        array_feature_extractor::array_feature_extractor,
+    );
+    register.insert("Binarizer", binarizer::binarizer);
+    register.insert("CategoryMapper", label_encoder::category_mapper);
+    register.insert("FeatureVectorizer", feature_vectorizer::feature_vectorizer);
+    register.insert("Imputer", imputer::imputer);
+    register.insert("LabelEncoder", label_encoder::label_encoder);
+    register.insert("LinearClassifier", linear::classifier);
+    register.insert("LinearRegressor", linear::regressor);
+    register.insert("Normalizer", normalizer::normalizer);
+    register.insert("OneHotEncoder", one_hot_encoder::one_hot_encoder);
+    register.insert("Scaler", scaler::scaler);
+    register.insert("SVMClassifier", svm_classifier::classifier);
+    register.insert("SVMRegressor", svm_regressor::regressor);
+}

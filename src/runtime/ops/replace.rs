@@ -1,0 +1,56 @@
+//! Puts operators of our own in the place of tract's, in a graph that tract has simplified.
+
+use tract_onnx::prelude::{DatumType, TypedModel, TypedOp};
+use tract_onnx::tract_core::ops::nn::SoftmaxKind;
+use tract_onnx::tract_core::ops::nn::{Reduce as TractReduce, Reducer, Softmax as TractSoftmax};
+
+use super::kernel::typed;
+use super::reduce::{Reduce, Reduction};
+use super::rows::Rows;
+use super::softmax::Softmax;
+
+/// Replaces what rounds by a row's place in memory. The graph's facts stay as they are.
+pub(in crate::runtime) fn replace(model: &mut TypedModel) {
+    let replaced: Vec<(usize, Box<dyn TypedOp>)> = model
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let fact = model.outlet_fact(*node.inputs.first()?).ok()?;
+            if fact.datum_type != DatumType::F32 {
+                return None;
+            }
+            let shape = fact.shape.as_concrete()?;
+            Some((node.id, instead_of(&*node.op, shape)?))
+        })
+        .collect();
+    for (id, op) in replaced {
+        if let Some(node) = model.nodes.iter_mut().find(|node| node.id == id) {
+            node.op = op;
+        }
+    }
+}
+
+/// Our operator for `op` on floats of `shape`.
+fn instead_of(op: &dyn TypedOp, shape: &[usize]) -> Option<Box<dyn TypedOp>> {
+    if let Some(softmax) = op.downcast_ref::<TractSoftmax>() {
+        Rows::along(shape, &softmax.axes)?;
+        return Some(typed(Softmax {
+            axes: softmax.axes.clone(),
+            log: softmax.kind == SoftmaxKind::LogSoftmax,
+        }));
+    }
+    let reduce = op.downcast_ref::<TractReduce>()?;
+    Rows::along(shape, &reduce.axes)?;
+    let reduction = match reduce.reducer {
+        Reducer::Sum => Reduction::Sum,
+        Reducer::MeanOfSquares => Reduction::MeanOfSquares,
+        Reducer::ArgMax(last) => Reduction::ArgMax { last },
+        Reducer::ArgMin(last) => Reduction::ArgMin { last },
+        // Their result does not depend on the order.
+        Reducer::Max | Reducer::Min | Reducer::Prod | Reducer::All | Reducer::Any => return None,
+    };
+    Some(typed(Reduce {
+        axes: reduce.axes.clone(),
+        reduction,
+    }))
+}
