@@ -6,6 +6,7 @@
 //! serves. Everything retries for as long as it takes: a broker that is not there yet makes the
 //! instance unready, not dead.
 
+mod child_probe;
 mod health;
 mod observer;
 mod probe;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+pub use self::child_probe::{ChildProbe, PROBE_COMMAND};
 use self::health::Health;
 use self::probe::BrokerProbe;
 use crate::config::Config;
@@ -40,12 +42,16 @@ const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
 pub struct AppOptions {
     /// Whether the broker can tell topic settings; off for the embedded one.
     pub describe_topics: bool,
+    /// Whether this program is run as a child to load a model there first. Only for programs
+    /// whose `main` is [`crate::cli::main`].
+    pub probe_models: bool,
 }
 
 impl Default for AppOptions {
     fn default() -> Self {
         Self {
             describe_topics: true,
+            probe_models: false,
         }
     }
 }
@@ -100,7 +106,7 @@ impl App {
             .first()
             .and_then(|stream| stream.input_topics.first());
         let probe = BrokerProbe::start(&config.kafka, topic.cloned().unwrap_or_default())?;
-        let watcher = start_watcher(config, &metrics, &serving, &board)?;
+        let watcher = start_watcher(config, options, &metrics, &serving, &board)?;
         let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
@@ -211,6 +217,7 @@ async fn signal() -> std::io::Result<&'static str> {
 
 fn start_watcher(
     config: &Config,
+    options: AppOptions,
     metrics: &Arc<Metrics>,
     serving: &Arc<Serving>,
     board: &Arc<Board>,
@@ -225,10 +232,16 @@ fn start_watcher(
         .map(|stream| stream.model.clone())
         .collect();
     let observer = observer::observer(Arc::clone(metrics), models.iter());
+    let probe = if options.probe_models {
+        Some(Arc::new(ChildProbe::of_this_program(config.probe, &config.runtime)?) as Arc<_>)
+    } else {
+        None
+    };
     Watcher::start(WatcherParts {
         loader: Arc::new(RegistryLoader::new(
             Arc::<KafkaLogs>::clone(&logs),
             &config.registry,
+            probe,
         )),
         logs,
         serving: Arc::clone(serving),

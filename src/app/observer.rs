@@ -66,6 +66,7 @@ fn stage_before(state: LoadState) -> Option<LoadStage> {
     match state {
         LoadState::Fetched => Some(LoadStage::Fetch),
         LoadState::Verified => Some(LoadStage::Verify),
+        LoadState::Probed => Some(LoadStage::Probe),
         LoadState::Compiled => Some(LoadStage::Compile),
         LoadState::Checked => Some(LoadStage::Check),
         LoadState::WarmedUp => Some(LoadStage::WarmUp),

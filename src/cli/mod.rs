@@ -7,6 +7,7 @@ mod demo;
 mod draft;
 mod inspect;
 mod model;
+mod probe;
 mod run;
 mod score;
 mod terminal;
@@ -45,6 +46,9 @@ enum Command {
     Model(model::ModelArgs),
     /// Score events from stdin to stdout, exactly as the service would.
     Score(score::ScoreArgs),
+    /// Load a model in a process of its own; for `run`.
+    #[command(name = crate::app::PROBE_COMMAND, hide = true)]
+    Probe,
     /// Check the configuration, or print an example.
     Config(config::ConfigArgs),
 }
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(args, config),
         Command::Score(args) => score::run(&args),
+        Command::Probe => probe::run(),
         Command::Config(args) => config::run(&args, config),
     };
     match done {

@@ -20,7 +20,11 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION"),
         streams.join(", ")
     );
-    let app = App::start(&config, AppOptions::default()).map_err(Failure::failed)?;
+    let options = AppOptions {
+        probe_models: true,
+        ..AppOptions::default()
+    };
+    let app = App::start(&config, options).map_err(Failure::failed)?;
     tracing::info!(
         "instance {} listens on http://{}",
         app.instance_id(),

@@ -143,6 +143,10 @@ STREAM => {
 "limits" => {
     "kafka_memory": "size, 16MiB to 64GiB", Default "\"128MiB\"",
         "What all Kafka clients of the process may buffer together.";
+    "probe_memory": "size, 64MiB to 1TiB", Default "\"4GiB\"",
+        "What a model may take in the process in which it is loaded first; one that takes more is refused.";
+    "probe_time": "duration, 1s to 1h", Default "\"1m\"",
+        "How much processor time loading it may take there, in whole seconds.";
     "max_artifact_bytes": "size, 1KiB to 16GiB", Default "\"1GiB\"",
         "Largest artifact that is fetched.";
 }

@@ -23,7 +23,7 @@ pub use render::{about, duration, example, size};
 
 use crate::http::HttpSettings;
 use crate::kafka::KafkaSettings;
-use crate::registry::RegistrySettings;
+use crate::registry::{ProbeLimits, RegistrySettings};
 use crate::runtime::RuntimeSettings;
 use crate::stream::StreamSettings;
 use crate::telemetry::LogSettings;
@@ -40,6 +40,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How to reach Kafka, `limits.kafka_memory` included.
     pub kafka: KafkaSettings,
+    /// What a model may take while it is probed: `limits.probe_memory`, `limits.probe_time`.
+    pub probe: ProbeLimits,
     /// The registry's topics, `limits.max_artifact_bytes` included.
     pub registry: RegistrySettings,
     /// The streams, by name.

@@ -13,7 +13,7 @@ use super::{Config, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
-use crate::registry::RegistrySettings;
+use crate::registry::{ProbeLimits, RegistrySettings};
 use crate::runtime::RuntimeSettings;
 use crate::telemetry::{LogFormat, LogSettings, check_level};
 
@@ -46,6 +46,7 @@ pub(super) fn config(
         http: http(&top),
         runtime: runtime(&top),
         log: log(&top),
+        probe: probe(&limits),
         kafka,
         registry,
         from_files,
@@ -55,6 +56,18 @@ pub(super) fn config(
         Ok(config)
     } else {
         Err(ConfigErrors::new(errors))
+    }
+}
+
+fn probe(limits: &Section<'_>) -> ProbeLimits {
+    let default = ProbeLimits::default();
+    ProbeLimits {
+        memory: limits
+            .size("probe_memory", 64 * MIB..=1024 * GIB)
+            .unwrap_or(default.memory),
+        time: limits
+            .duration("probe_time", SECOND..=HOUR)
+            .unwrap_or(default.time),
     }
 }
 

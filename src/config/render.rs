@@ -108,6 +108,8 @@ pub(super) fn render(config: &Config) -> String {
     }
     toml.section("limits");
     toml.text("kafka_memory", &size(config.kafka.memory));
+    toml.text("probe_memory", &size(config.probe.memory));
+    toml.text("probe_time", &duration(config.probe.time));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));
     toml.section("log");
     let format = match config.log.format {

@@ -92,6 +92,8 @@ impl<'a> Director<'a> {
     fn start_app(&self) -> Result<App, AppError> {
         let options = AppOptions {
             describe_topics: !self.stage.is_embedded(),
+            // The demo is one process, and the models are its own.
+            probe_models: false,
         };
         match App::start(&self.stage.config, options) {
             Err(AppError::Http(_)) if self.options.http.is_none() => {

@@ -30,6 +30,9 @@ pub enum LoadState {
     Fetched,
     /// The artifact has the manifest's digest.
     Verified,
+    /// It was loaded in a process of its own, within limits. Its name is that of the trial.
+    #[serde(rename = "probe")]
+    Probed,
     /// The runtime has compiled it, and it fits its manifest's contract.
     Compiled,
     /// Its golden rows come out right.
@@ -47,6 +50,7 @@ impl LoadState {
             Self::Announced => "announced",
             Self::Fetched => "fetched",
             Self::Verified => "verified",
+            Self::Probed => "probe",
             Self::Compiled => "compiled",
             Self::Checked => "checked",
             Self::WarmedUp => "warmed_up",

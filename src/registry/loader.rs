@@ -1,4 +1,4 @@
-//! One version's way from the registry into memory: fetch, verify, compile, hold against its
+//! One version's way from the registry into memory: fetch, verify, probe, compile, hold against its
 //! contract, check, warm up.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
 use super::fetch::{FetchError, FetchLimits, fetch};
 use super::lifecycle::{LoadState, Refusal};
 use super::logs::RegistryLogs;
+use super::probe::{ModelProbe, ProbeCandidate};
 use super::settings::RegistrySettings;
 use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
@@ -71,15 +72,43 @@ pub trait Loader: Send + Sync {
 pub struct RegistryLoader {
     logs: Arc<dyn RegistryLogs>,
     max_bytes: u64,
+    probe: Option<Arc<dyn ModelProbe>>,
 }
 
 impl RegistryLoader {
-    /// Of these topics.
-    pub fn new(logs: Arc<dyn RegistryLogs>, settings: &RegistrySettings) -> Self {
+    /// Of these topics. Without a probe, a model that ends the process it is loaded in ends this
+    /// one.
+    pub fn new(
+        logs: Arc<dyn RegistryLogs>,
+        settings: &RegistrySettings,
+        probe: Option<Arc<dyn ModelProbe>>,
+    ) -> Self {
         Self {
             logs,
             max_bytes: settings.max_artifact_bytes,
+            probe,
         }
+    }
+
+    fn probe(&self, bytes: &[u8], job: &LoadJob) -> Result<(), LoadFailure> {
+        let Some(probe) = &self.probe else {
+            return Ok(());
+        };
+        let manifest = &job.manifest;
+        let candidate = ProbeCandidate {
+            bytes,
+            manifest,
+            max_bytes: self.max_bytes,
+        };
+        let took = probe.probe(candidate, &|| job.wanted())?;
+        tracing::info!(
+            model = %manifest.model,
+            version = %manifest.version,
+            peak_memory = took.peak_memory,
+            load_ms = took.load_ms,
+            "probed"
+        );
+        Ok(())
     }
 
     fn fetch(&self, job: &LoadJob) -> Result<Vec<u8>, LoadFailure> {
@@ -129,6 +158,11 @@ impl Loader for RegistryLoader {
         // The digest was verified before the bytes were handed out.
         reached(LoadState::Fetched);
         reached(LoadState::Verified);
+        if !job.wanted() {
+            return Err(LoadFailure::Cancelled);
+        }
+        self.probe(&bytes, job)?;
+        reached(LoadState::Probed);
         if !job.wanted() {
             return Err(LoadFailure::Cancelled);
         }

@@ -28,6 +28,7 @@ mod lifecycle;
 mod loader;
 mod logs;
 mod operate;
+mod probe;
 mod publish;
 mod read;
 mod reporter;
@@ -60,6 +61,10 @@ pub use lifecycle::{Failure, LoadState, Refusal};
 pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare, prepare_for};
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
 pub use operate::{Appended, Attribution, append_event, deploy_event, undeploy_event};
+pub use probe::{
+    ModelProbe, PROBE_SCHEMA, ProbeAnswer, ProbeCandidate, ProbeHead, ProbeLimits, ProbeRefusal,
+    ProbeReport, ProbeSystem, run_probe,
+};
 pub use publish::{Progress, PublishRequest, Published, finish_manifest, publish, rfc3339};
 pub use read::{read_catalog, read_deployments, read_fleet};
 pub use reporter::{InstanceInfo, KafkaStatusSink, Reporter, StatusSink};

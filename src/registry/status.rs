@@ -52,7 +52,7 @@ pub struct ServingReport {
 pub struct WorkingOn {
     /// The version.
     pub version: Version,
-    /// How far it has come: `announced`, `fetched`, `verified`, `compiled`, `checked`,
+    /// How far it has come: `announced`, `fetched`, `verified`, `probe`, `compiled`, `checked`,
     /// `warmed_up`; or `waiting` before it is tried again.
     pub state: String,
     /// Why it has to be tried again.

@@ -416,7 +416,7 @@ fn next_state(state: LoadState) -> LoadState {
     match state {
         LoadState::Announced => LoadState::Fetched,
         LoadState::Fetched => LoadState::Verified,
-        LoadState::Verified => LoadState::Compiled,
+        LoadState::Verified | LoadState::Probed => LoadState::Compiled,
         LoadState::Compiled => LoadState::Checked,
         LoadState::Checked => LoadState::WarmedUp,
         LoadState::WarmedUp | LoadState::Active => LoadState::Active,

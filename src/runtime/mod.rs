@@ -36,6 +36,7 @@ mod summary;
 mod support;
 mod tract;
 mod types;
+mod values;
 
 use std::fmt;
 

@@ -6,7 +6,7 @@ use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
 };
 
-use super::{brief, ops, panics, standard};
+use super::{LoadError, brief, ops, panics, standard};
 
 /// tract with the operators that this build runs.
 pub(super) fn framework() -> Onnx {
@@ -70,6 +70,24 @@ pub(super) fn prepare(
             Err(_) => Err(failure),
         },
     }
+}
+
+/// Refuses a graph in which the size of a tensor hangs on the values of an event: one event could
+/// take all memory, and an allocation that fails ends the process.
+pub(super) fn check_bounded(model: &TypedModel) -> Result<(), LoadError> {
+    for node in &model.nodes {
+        for output in &node.outputs {
+            if output.fact.shape.as_concrete().is_none() {
+                return Err(LoadError::new(format!(
+                    "the size of what node {:?} ({}) computes depends on the data; the memory that \
+                     the model takes would have no bound",
+                    node.name,
+                    node.op.name()
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Why tract cannot do something.

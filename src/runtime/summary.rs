@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tract_onnx::pb;
 
-use super::{LoadError, LoadLimits};
+use super::{LoadError, LoadLimits, values};
 use crate::model::ElementType;
 
 /// A read-only view of an ONNX file, for people and for the checks at load.
@@ -260,10 +260,7 @@ impl<'a> Found<'a> {
                  one file"
             )));
         }
-        self.initialiser_bytes += tensor.raw_data.len()
-            + 4 * (tensor.float_data.len() + tensor.int32_data.len())
-            + 8 * (tensor.int64_data.len() + tensor.double_data.len() + tensor.uint64_data.len())
-            + tensor.string_data.iter().map(Vec::len).sum::<usize>();
+        self.initialiser_bytes += values::check(tensor, name)?;
         Ok(())
     }
 }

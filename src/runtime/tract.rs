@@ -58,6 +58,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     let plan::Prepared { model, failure } =
         plan::prepare(&parsed, &facts(&inputs, rows)).map_err(refused)?;
     let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
+    plan::check_bounded(&model)?;
     if fixed_rows.is_none() {
         let other = other_shapes(&parsed, &inputs)?;
         axes::same_rows(
@@ -112,6 +113,7 @@ fn another(
     if outputs != signature.outputs || prepared.failure.is_none() != simplified {
         return None;
     }
+    plan::check_bounded(&prepared.model).ok()?;
     let graph = guarded(|| TypedSimplePlan::new(prepared.model)).ok()?;
     Some(Plan { rows, graph })
 }

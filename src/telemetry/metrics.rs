@@ -247,6 +247,8 @@ labels! {
         Fetch = "fetch",
         /// Comparing its digest.
         Verify = "verify",
+        /// Loading it in a process of its own.
+        Probe = "probe",
         /// Building the plans.
         Compile = "compile",
         /// Comparing contract and golden rows.
