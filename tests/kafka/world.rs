@@ -31,6 +31,8 @@ pub struct World {
     pub output_partitions: i32,
     dir: TempDir,
     pub shutdown_timeout: &'static str,
+    /// Lines of the `[kafka.client]` table.
+    pub client: String,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
     /// Lines that go at the end of the configuration.
@@ -96,6 +98,7 @@ impl World {
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
+            client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
             extra: String::new(),
         }
@@ -144,8 +147,7 @@ shutdown_timeout = "{shutdown_timeout}"
 [kafka]
 bootstrap_servers = "{servers}"
 [kafka.client]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
+{client}
 [registry]
 versions_topic = "{name}-model-versions"
 artifacts_topic = "{name}-model-artifacts"
@@ -165,6 +167,7 @@ include = ["flight_id"]
 {extra}
 "#,
             shutdown_timeout = self.shutdown_timeout,
+            client = self.client,
             servers = self.kafka.bootstrap_servers,
             input = self.input(),
             output = self.output(),
