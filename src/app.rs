@@ -20,9 +20,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 pub use self::child_probe::{ChildProbe, PROBE_COMMAND};
-pub use self::watchdog::EXIT_HUNG;
 use self::health::Health;
 use self::probe::BrokerProbe;
+pub use self::watchdog::EXIT_HUNG;
 use crate::config::Config;
 use crate::http::{self, Endpoints};
 use crate::kafka::ClientMemory;

@@ -101,9 +101,8 @@ fn transactions(
     top: &Section<'_>,
     poll_interval: Option<Duration>,
 ) {
-    let exactly_once = |stream: &&Draft<'_>| {
-        stream.processing_guarantee == ProcessingGuarantee::ExactlyOnce
-    };
+    let exactly_once =
+        |stream: &&Draft<'_>| stream.processing_guarantee == ProcessingGuarantee::ExactlyOnce;
     let mut groups: BTreeMap<&str, &str> = BTreeMap::new();
     for stream in streams.iter().filter(exactly_once) {
         if let Some(other) = groups.insert(&stream.group_id, &stream.name) {

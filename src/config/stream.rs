@@ -10,7 +10,8 @@ use super::section::Section;
 use crate::codec::Stage;
 use crate::model::ModelName;
 use crate::stream::{
-    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
+    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom,
+    StreamSettings,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);

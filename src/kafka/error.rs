@@ -81,7 +81,9 @@ impl KafkaError {
 
     /// Adds what the client last heard from the network, where that says more than the error.
     pub(super) fn with_cause(mut self, cause: Option<String>) -> Self {
-        if let Some(cause) = cause.filter(|_| matches!(self.kind, ErrorKind::Retriable | ErrorKind::TimedOut)) {
+        if let Some(cause) =
+            cause.filter(|_| matches!(self.kind, ErrorKind::Retriable | ErrorKind::TimedOut))
+        {
             self.message = format!("{} ({cause})", self.message);
         }
         self

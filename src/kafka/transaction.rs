@@ -10,9 +10,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::producer::{Context, Producer};
-use super::{
-    ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, Source, properties,
-};
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, Source, properties};
 use crate::record::{NextOffset, TopicPartition};
 
 /// First step of an abort: librdkafka drops what is queued, and waits for acknowledgements that
@@ -47,7 +45,8 @@ impl Producer {
             if matches!(error, ClientError::Flush(_)) {
                 found.kind = ErrorKind::TimedOut;
             }
-            found.with_cause(self.producer.context().log.last_error())
+            self.explain(found)
+                .with_cause(self.producer.context().log.last_error())
         })
     }
 

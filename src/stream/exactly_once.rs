@@ -78,7 +78,10 @@ impl Session<'_> {
     /// partition that is still owned is rewound.
     pub(super) fn abort(&mut self, reason: &str, deadline: Option<Instant>) -> Step {
         let stream = &self.settings.name;
-        tracing::warn!(stream, "{reason}; aborting the transaction and reading again");
+        tracing::warn!(
+            stream,
+            "{reason}; aborting the transaction and reading again"
+        );
         self.batch.clear();
         self.stash.clear();
         if self.transaction.is_open() {

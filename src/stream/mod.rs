@@ -38,7 +38,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use settings::{
-    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
+    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom,
+    StreamSettings,
 };
 
 use self::health::WorkerHealth;
@@ -305,7 +306,9 @@ impl Shared {
             if let Some((call, over)) = worker.overdue.filter(|(_, over)| *over >= OVERDUE) {
                 report.live = false;
                 let over = over.as_secs();
-                problems.push(format!("a worker is stuck: {call}, {over}s longer than it may"));
+                problems.push(format!(
+                    "a worker is stuck: {call}, {over}s longer than it may"
+                ));
             } else if !failed && worker.silent_for >= STUCK_AFTER {
                 report.live = false;
                 problems.push(format!(

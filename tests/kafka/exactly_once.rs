@@ -91,6 +91,8 @@ fn feed(kafka: &KafkaSettings, topic: &str, stop: &AtomicBool, count: &AtomicUsi
             timestamp: None,
         });
         publisher.send_all(records, &mut |_| {}).unwrap();
+        // A pace that a debug build keeps up with.
+        std::thread::sleep(Duration::from_millis(20));
         sent += IN_TRANSACTION;
         // The first one soon: a test may be short.
         if number % ABORTED == 5 {
@@ -124,7 +126,7 @@ fn answered_once(world: &World, inputs: usize) -> Vec<OwnedRecord> {
     let mut seen: BTreeMap<(i32, i64), usize> = BTreeMap::new();
     let mut counted = 0;
     while seen.len() < expected.len() {
-        tail.turn(Duration::from_millis(20));
+        while tail.turn(Duration::from_millis(20)) {}
         for one in predictions(&tail.records[counted..]) {
             *seen.entry((one.partition, one.offset)).or_default() += 1;
         }
@@ -142,9 +144,17 @@ fn answered_once(world: &World, inputs: usize) -> Vec<OwnedRecord> {
         *seen.entry((one.partition, one.offset)).or_default() += 1;
     }
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.is_empty(), "{} answered twice: {:?}", twice.len(), twice.first());
+    assert!(
+        twice.is_empty(),
+        "{} answered twice: {:?}",
+        twice.len(),
+        twice.first()
+    );
     let strange: Vec<_> = seen.keys().filter(|o| !expected.contains(o)).collect();
-    assert!(strange.is_empty(), "answers to what is not committed: {strange:?}");
+    assert!(
+        strange.is_empty(),
+        "answers to what is not committed: {strange:?}"
+    );
     in_order(&tail.records);
     tail.records
 }
@@ -154,8 +164,18 @@ fn in_order(records: &[OwnedRecord]) {
     let mut last: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
     for one in predictions(records) {
         let last = last.entry(one.partition).or_insert((-1, -1));
-        assert!(one.offset > last.0, "offset {} after {}", one.offset, last.0);
-        assert!(one.revision >= last.1, "revision {} after {}", one.revision, last.1);
+        assert!(
+            one.offset > last.0,
+            "offset {} after {}",
+            one.offset,
+            last.0
+        );
+        assert!(
+            one.revision >= last.1,
+            "revision {} after {}",
+            one.revision,
+            last.1
+        );
         *last = (one.offset, one.revision);
     }
 }
@@ -168,10 +188,13 @@ fn all_ended(world: &World) {
     }
     eventually("the group has committed everything", PATIENCE, || {
         let committed = world.committed();
-        let done = (0..).zip(&committed).all(|(partition, (offset, metadata))| {
-            *offset == next.get(&partition).copied() && metadata.starts_with("r=")
-        });
-        done.then_some(()).ok_or(format!("{committed:?}, expected {next:?}"))
+        let done = (0..)
+            .zip(&committed)
+            .all(|(partition, (offset, metadata))| {
+                *offset == next.get(&partition).copied() && metadata.starts_with("r=")
+            });
+        done.then_some(())
+            .ok_or(format!("{committed:?}, expected {next:?}"))
     });
     let end = |isolation: &str, partition: i32| {
         let consumer: BaseConsumer = ClientConfig::new()
@@ -208,7 +231,10 @@ fn goes_on(instance: &Instance) {
     eventually("it commits", PATIENCE, || {
         let now = transactions(instance, "committed");
         (now >= from + 5.0).then_some(()).ok_or_else(|| {
-            format!("{now} from {from}\n{}", instance.process.stderr_lines().join("\n"))
+            format!(
+                "{now} from {from}\n{}",
+                instance.process.stderr_lines().join("\n")
+            )
         })
     });
 }
@@ -243,7 +269,10 @@ fn kills_rebalances_and_swaps(broker: &'static Broker) -> TestResult {
     assert!(aborted > 0);
     let records = answered_once(&world, inputs);
     all_ended(&world);
-    let versions: BTreeSet<_> = predictions(&records).into_iter().map(|p| p.version).collect();
+    let versions: BTreeSet<_> = predictions(&records)
+        .into_iter()
+        .map(|p| p.version)
+        .collect();
     assert_eq!(versions.len(), 2, "it was swapped");
     third.stop();
     Ok(())
@@ -287,7 +316,11 @@ fn fenced(broker: &'static Broker) -> TestResult {
         drop(Publisher::transactional(&world.kafka, &id)?);
         goes_on(&instance);
     }
-    assert!(transactions(&instance, "fenced") >= 2.0, "{}", instance.metrics());
+    assert!(
+        transactions(&instance, "fenced") >= 2.0,
+        "{}",
+        instance.metrics()
+    );
     let (inputs, _) = feed.finish();
     answered_once(&world, inputs);
     all_ended(&world);
@@ -300,13 +333,18 @@ fn duplicate(broker: &'static Broker) -> TestResult {
     let mut instances = [world.start_ready("twin"), world.start_ready("twin")];
     let feed = Feed::start(&world);
     let ended = eventually("one of the two ends", PATIENCE, || {
-        let ended = instances.iter_mut().position(|one| !one.process.is_running());
+        let ended = instances
+            .iter_mut()
+            .position(|one| !one.process.is_running());
         ended.ok_or_else(|| instances[0].process.stderr_lines().join("\n"))
     });
     let gone = &mut instances[ended].process;
     assert_eq!(gone.wait_exit(PATIENCE).code(), Some(1));
     let lines = gone.stderr_lines().join("\n");
-    assert!(lines.contains("second instance") && lines.contains("twin"), "{lines}");
+    assert!(
+        lines.contains("second instance") && lines.contains("twin"),
+        "{lines}"
+    );
     let (inputs, _) = feed.finish();
     // Whichever is left goes on, and nothing is answered twice or lost.
     let world = if instances.iter_mut().any(|one| one.process.is_running()) {
