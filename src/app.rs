@@ -10,6 +10,7 @@ mod child_probe;
 mod health;
 mod observer;
 mod probe;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 pub use self::child_probe::{ChildProbe, PROBE_COMMAND};
 use self::health::Health;
 use self::probe::BrokerProbe;
+pub use self::watchdog::EXIT_HUNG;
 use crate::config::Config;
 use crate::http::{self, Endpoints};
 use crate::kafka::ClientMemory;
@@ -36,6 +38,17 @@ use crate::telemetry::Metrics;
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same where no broker answers, and for what has nothing to write.
 const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
+
+/// How long HTTP may take to end.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What the process itself takes to end.
+const EXIT_TIME: Duration = Duration::from_millis(250);
+
+/// What of the time for a shutdown is left to the control plane, once the streams are gone.
+fn control_share(time: Duration) -> Duration {
+    (time / 3).min(CONTROL_TIMEOUT + HTTP_TIMEOUT * 2)
+}
 
 /// What differs between the service and the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +123,14 @@ impl App {
         let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
-        let streams = start_streams(config, options, &metrics, &serving)?;
+        let streams = start_streams(config, options, &instance_id, &metrics, &serving)?;
         let health = Arc::new(Health::new(
             board,
             probe.status(),
             streams,
             Arc::clone(&metrics),
         ));
+        watchdog::start(&health)?;
         let endpoints = Endpoints {
             metrics,
             health: Arc::clone(&health) as Arc<dyn http::HealthSource>,
@@ -164,7 +178,9 @@ impl App {
     /// ends with its tombstones, then HTTP. A second signal ends the process at once.
     pub fn stop(self) {
         let start = Instant::now();
-        let deadline = start + self.shutdown_timeout;
+        let time = self.shutdown_timeout.saturating_sub(EXIT_TIME);
+        let deadline = start + time;
+        let streams_by = deadline - control_share(time);
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 tracing::warn!("second signal: ending at once; what is not committed is repeated");
@@ -172,35 +188,38 @@ impl App {
             }
         });
         for stream in self.health.streams() {
-            stream.stop(deadline);
+            stream.stop(streams_by);
         }
         // A moment more than the workers take for themselves, to close their clients.
-        let patience = deadline + CONTROL_TIMEOUT;
+        let patience = streams_by + control_share(time) / 3;
         while !self.health.streams().iter().all(Stream::is_stopped) {
             if Instant::now() >= patience {
                 tracing::error!(
-                    "workers did not stop within {:?}; what is not committed is repeated",
-                    self.shutdown_timeout
+                    "workers did not stop in time; what is not committed is left to the next owner"
                 );
                 break;
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        if !self.watcher.stop(CONTROL_TIMEOUT_SILENT) {
+        let left = |most: Duration| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            most.min(left.saturating_sub(HTTP_TIMEOUT))
+        };
+        if !self.watcher.stop(left(CONTROL_TIMEOUT_SILENT)) {
             tracing::debug!("the registry watcher is left in a request");
         }
         let patience = match self.probe.status().problem() {
             Some(_) => CONTROL_TIMEOUT_SILENT,
             None => CONTROL_TIMEOUT,
         };
-        if !self.reporter.stop(patience) {
+        if !self.reporter.stop(left(patience)) {
             tracing::warn!("the status tombstones were not written in time");
         }
         self.probe.stop();
         if self.stop_http.send(()).is_err() {
             tracing::debug!("http had ended before");
         }
-        self.runtime.shutdown_timeout(Duration::from_millis(200));
+        self.runtime.shutdown_timeout(HTTP_TIMEOUT);
         tracing::info!("stopped after {:.1}s", start.elapsed().as_secs_f64());
     }
 }
@@ -270,6 +289,7 @@ fn instance_info(config: &Config, instance_id: &str) -> InstanceInfo {
 fn start_streams(
     config: &Config,
     options: AppOptions,
+    instance_id: &str,
     metrics: &Arc<Metrics>,
     serving: &Arc<Serving>,
 ) -> std::io::Result<Vec<Stream>> {
@@ -280,6 +300,7 @@ fn start_streams(
             memory,
             serving: Arc::clone(serving),
             metrics: Arc::clone(metrics),
+            instance_id: instance_id.to_owned(),
             describe_topics: options.describe_topics,
         };
         Stream::start(settings.clone(), context)

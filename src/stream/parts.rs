@@ -7,21 +7,34 @@ use std::time::{Duration, Instant};
 use crate::kafka::{ClientMemory, KafkaSettings};
 use crate::telemetry::Metrics;
 
+/// A client is given this long to close, however late it is.
+const LEAST_CLOSE: Duration = Duration::from_millis(100);
+
 /// What all workers of a stream share.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) kafka: KafkaSettings,
     pub(super) memory: ClientMemory,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) instance_id: String,
     /// How long a revocation may wait for acknowledgements.
     pub(super) revoke_timeout: Duration,
     stop: AtomicBool,
     stop_by: Mutex<Option<Instant>>,
+    /// Why the process is to end.
+    given_up: Mutex<Option<String>>,
 }
 
 impl Parts {
-    pub(super) fn new(kafka: KafkaSettings, memory: ClientMemory, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        kafka: KafkaSettings,
+        memory: ClientMemory,
+        metrics: Arc<Metrics>,
+        instance_id: String,
+    ) -> Self {
         Self {
+            instance_id,
+            given_up: Mutex::new(None),
             kafka,
             memory,
             metrics,
@@ -29,6 +42,17 @@ impl Parts {
             stop: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         }
+    }
+
+    /// Asks for the end of the process.
+    pub(super) fn give_up(&self, reason: String) {
+        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    /// Why the process is to end.
+    pub(super) fn given_up(&self) -> Option<String> {
+        let given_up = self.given_up.lock();
+        given_up.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks the workers to leave, by `deadline`.
@@ -49,6 +73,15 @@ impl Parts {
     pub(super) fn leave_deadline(&self) -> Instant {
         self.stop_by()
             .unwrap_or_else(|| Instant::now() + self.revoke_timeout)
+    }
+
+    /// How long a client may take to close: not much once the time to stop is nearly over.
+    pub(super) fn close_timeout(&self, usual: Duration) -> Duration {
+        let Some(stop_by) = self.stop_by().filter(|_| self.stopping()) else {
+            return usual;
+        };
+        let left = stop_by.saturating_duration_since(Instant::now());
+        usual.min(left.max(LEAST_CLOSE))
     }
 
     /// Whether the time for leaving is over.

@@ -16,8 +16,10 @@
 
 mod bad_events;
 mod demo;
+mod exactly_once;
 mod faults;
 mod fence;
+mod injection;
 mod logs;
 mod observability;
 mod publish;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(exactly_once::trials());
+    trials.extend(injection::trials());
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(faults::trials());

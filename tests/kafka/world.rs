@@ -31,6 +31,10 @@ pub struct World {
     pub output_partitions: i32,
     dir: TempDir,
     pub shutdown_timeout: &'static str,
+    /// Variables of the instances that are started.
+    pub env: Vec<(&'static str, String)>,
+    /// Lines of the `[kafka.client]` table.
+    pub client: String,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
     /// Lines that go at the end of the configuration.
@@ -96,6 +100,8 @@ impl World {
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
+            env: Vec::new(),
+            client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
             extra: String::new(),
         }
@@ -144,8 +150,7 @@ shutdown_timeout = "{shutdown_timeout}"
 [kafka]
 bootstrap_servers = "{servers}"
 [kafka.client]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
+{client}
 [registry]
 versions_topic = "{name}-model-versions"
 artifacts_topic = "{name}-model-artifacts"
@@ -165,6 +170,7 @@ include = ["flight_id"]
 {extra}
 "#,
             shutdown_timeout = self.shutdown_timeout,
+            client = self.client,
             servers = self.kafka.bootstrap_servers,
             input = self.input(),
             output = self.output(),
@@ -240,7 +246,8 @@ include = ["flight_id"]
             .arg("-c")
             .arg(config)
             .arg("run")
-            .env("RUST_LOG", "info,swapstream=debug");
+            .env("RUST_LOG", "info,swapstream=debug")
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn(&mut command);
         let line = process.wait_for_line("listens on http://", PATIENCE);
         let http = line.rsplit("http://").next().unwrap().trim().to_owned();
