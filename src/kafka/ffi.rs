@@ -5,6 +5,7 @@
     reason = "calls into librdkafka that the rdkafka crate does not wrap"
 )]
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_void};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedHeaders;
 
 use super::context::LogContext;
 use crate::record::{Header, OwnedRecord, TopicPartition};
@@ -201,6 +203,33 @@ unsafe fn copy_headers(message: *mut sys::rd_kafka_message_t) -> Vec<Header> {
                 value: copy_bytes(value, len),
             });
         }
+    }
+}
+
+/// The header at `index`. The crate's own way panics where a name is not UTF-8, and any program
+/// that may write to an input topic can send such a record.
+pub(super) fn header(
+    headers: &BorrowedHeaders,
+    index: usize,
+) -> Option<(Cow<'_, str>, Option<&[u8]>)> {
+    let (mut name, mut value, mut len) = (std::ptr::null(), std::ptr::null(), 0);
+    // SAFETY: the crate makes such a reference out of the very pointer that is asked for here, and
+    // bounds it by the life of the message; the out-pointers are valid for writes, and what they
+    // receive lives as long as the headers.
+    unsafe {
+        let headers = std::ptr::from_ref(headers).cast::<sys::rd_kafka_headers_t>();
+        let found = sys::rd_kafka_header_get_all(
+            headers,
+            index,
+            &raw mut name,
+            &raw mut value,
+            &raw mut len,
+        );
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), len));
+        Some((CStr::from_ptr(name).to_string_lossy(), value))
     }
 }
 

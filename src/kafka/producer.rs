@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::context::{LogContext, log_through};
@@ -61,7 +61,8 @@ pub enum SendError {
 struct Delivered {
     count: u64,
     tokens: Vec<u64>,
-    failure: Option<ClientError>,
+    /// The first failed delivery, and its topic.
+    failure: Option<(String, ClientError)>,
 }
 
 struct Context {
@@ -81,8 +82,9 @@ impl ProducerContext for Context {
         delivered.count += 1;
         match result {
             Ok(_) => delivered.tokens.push(token as u64),
-            Err((error, _)) => {
-                delivered.failure.get_or_insert_with(|| error.clone());
+            Err((error, record)) => {
+                let failure = || (record.topic().to_owned(), error.clone());
+                delivered.failure.get_or_insert_with(failure);
             }
         }
     }
@@ -204,7 +206,7 @@ impl Producer {
     pub fn failure(&self) -> Option<KafkaError> {
         let failure = self.delivered().failure.clone();
         failure
-            .map(|error| KafkaError::client("writing predictions", &error))
+            .map(|(topic, error)| KafkaError::client(format!("writing to topic {topic:?}"), &error))
             .map(|error| error.with_cause(self.producer.context().log.last_error()))
     }
 
