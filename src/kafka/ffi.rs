@@ -298,3 +298,42 @@ pub(super) fn set_rebalance_delay<C: ClientContext>(client: &Client<C>, delay_ms
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_whatever_their_names_and_values_are() {
+        let given: [(&[u8], Option<&[u8]>); 4] = [
+            (b"a", None),
+            (b"a", Some(b"")),
+            (b"", Some(b"\xff\x00")),
+            (b"n\xffme", Some(b"v")),
+        ];
+        // SAFETY: the headers are ours from `new` to `destroy`, lengths fit what they are of, and
+        // the bytes are copied by `add`.
+        unsafe {
+            let native = sys::rd_kafka_headers_new(given.len());
+            for (name, value) in given {
+                let bytes = value.map_or(std::ptr::null(), <[u8]>::as_ptr);
+                let len = value.map_or(0, <[u8]>::len) as isize;
+                let name_len = name.len() as isize;
+                sys::rd_kafka_header_add(native, name.as_ptr().cast(), name_len, bytes.cast(), len);
+            }
+            let headers = &*native.cast_const().cast::<BorrowedHeaders>();
+            let read: Vec<_> = (0..5).map_while(|index| header(headers, index)).collect();
+            let wanted: [(&str, Option<&[u8]>); 4] = [
+                ("a", None),
+                ("a", Some(b"")),
+                ("", Some(b"\xff\x00")),
+                ("n\u{fffd}me", Some(b"v")),
+            ];
+            assert_eq!(read.len(), wanted.len());
+            for (read, wanted) in read.iter().zip(wanted) {
+                assert_eq!((read.0.as_ref(), read.1), wanted);
+            }
+            sys::rd_kafka_headers_destroy(native);
+        }
+    }
+}

@@ -16,6 +16,7 @@
 
 mod bad_events;
 mod demo;
+mod dlq;
 mod faults;
 mod fence;
 mod logs;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     trials.extend(startup::trials());
     trials.extend(publish::trials());
     trials.extend(bad_events::trials());
+    trials.extend(dlq::trials());
     trials.extend(fence::trials());
     trials.extend(several::trials());
     trials.extend(logs::trials());
