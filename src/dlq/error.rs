@@ -11,6 +11,12 @@ pub enum DlqError {
     /// The dead-letter topic is not there.
     #[error("dead-letter topic {0:?} does not exist")]
     MissingTopic(String),
+    /// Another process sends from the same topic, and started later.
+    #[error(
+        "another `dlq redrive` of topic {0:?} has started and taken over: it goes on where this \
+         one was"
+    )]
+    Rival(String),
     /// A topic that records would go back to is not there.
     #[error("topic {0:?} does not exist: create it, or name another one with --to")]
     MissingTarget(String),

@@ -268,7 +268,10 @@ impl<'r> Run<'r> {
                 at: self.request.at.clone(),
                 by: self.request.by.clone(),
             };
-            send(publisher, batch, &mark)?;
+            send(publisher, batch, &mark).map_err(|error| match error.kind {
+                ErrorKind::Fenced => DlqError::Rival(mark.topic),
+                _ => error.into(),
+            })?;
         }
         for (topic, count) in counts {
             *self.sent.entry(topic).or_default() += count;
@@ -278,7 +281,7 @@ impl<'r> Run<'r> {
 }
 
 /// One transaction: the records and their mark.
-fn send(publisher: &mut Publisher, batch: Batch, mark: &Mark) -> Result<(), DlqError> {
+fn send(publisher: &mut Publisher, batch: Batch, mark: &Mark) -> Result<(), KafkaError> {
     let context = "writing a mark";
     let mark = mark
         .record()
@@ -290,14 +293,14 @@ fn send(publisher: &mut Publisher, batch: Batch, mark: &Mark) -> Result<(), DlqE
         if let Err(error) = publisher.abort() {
             tracing::debug!("{error}");
         }
-        return Err(error.into());
+        return Err(error);
     }
     publisher.commit().map_err(|mut error| {
         error.message.push_str(
             "; whether the last records were sent shows when the command is run again: it sends \
              none of them twice",
         );
-        DlqError::Kafka(error)
+        error
     })
 }
 

@@ -104,6 +104,10 @@ impl Publisher {
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
+        // "Fatal error" says nothing by itself.
+        if let Some((code, _)) = self.producer.client().fatal_error() {
+            return KafkaError::client(context, &ClientError::Global(code));
+        }
         KafkaError::client(context, error).with_cause(self.producer.context().log.last_error())
     }
 

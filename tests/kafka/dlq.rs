@@ -6,7 +6,10 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use libtest_mimic::Trial;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use swapstream::dlq::{Listing, RedriveReport, ShownRecord};
 use swapstream::kafka::Admin;
 use swapstream::record::{Header, OwnedRecord};
 
@@ -64,7 +67,19 @@ fn json(world: &World, args: &[&str]) -> Value {
     let mut all = vec!["dlq"];
     all.extend(args);
     all.extend(["--output", "json"]);
-    world.run(&all).ok().json()
+    let value = world.run(&all).ok().json();
+    match args[0] {
+        "list" => reads_as::<Listing>(&value),
+        "show" => reads_as::<ShownRecord>(&value),
+        _ => reads_as::<RedriveReport>(&value),
+    }
+    value
+}
+
+/// What is printed is what the type, and so the schema, says: nothing more and nothing less.
+fn reads_as<T: DeserializeOwned + Serialize>(value: &Value) {
+    let read: T = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), *value);
 }
 
 fn at_input(world: &World) -> Vec<OwnedRecord> {
@@ -322,7 +337,7 @@ fn each_is_redriven_once(broker: &'static Broker) -> TestResult {
     assert!(second_ended.success(), "{:?}", second.stderr_lines());
     let said = first.stderr_lines().join("\n");
     if !first_ended.success() {
-        assert!(said.contains("running the command again"), "{said}");
+        assert!(said.contains("has started and taken over"), "{said}");
     }
     eprintln!("sent before the death: {after_death}; the rival's victim: {first_ended}, {said}");
     tail.until(COUNT, PATIENCE);

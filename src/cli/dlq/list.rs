@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::filter::FilterArgs;
+use super::show::escaped;
 use super::{Context, Failure, Output, TopicArgs};
 use crate::cli::model::table::{or_dash, table};
 use crate::cli::model::{print, time};
@@ -102,7 +103,7 @@ fn row(row: &Row) -> Vec<String> {
             letter
                 .message
                 .as_deref()
-                .map(|text| text.escape_debug().to_string()),
+                .map(|text| escaped(Some(text.as_bytes()))),
         ),
     ]
 }

@@ -64,7 +64,7 @@ fn text(found: &Found) -> String {
         let value = escaped(header.value.as_deref());
         line(
             "header",
-            &format!("{} = {value}", header.key.escape_debug()),
+            &format!("{} = {value}", escaped(Some(header.key.as_bytes()))),
         );
     }
     line("key", &escaped(record.key.as_deref()));
@@ -73,7 +73,7 @@ fn text(found: &Found) -> String {
 }
 
 /// Bytes as text that does nothing to a terminal.
-fn escaped(bytes: Option<&[u8]>) -> String {
+pub(super) fn escaped(bytes: Option<&[u8]>) -> String {
     match bytes.map(|bytes| (bytes, str::from_utf8(bytes))) {
         None => "null".to_owned(),
         Some((_, Ok(text))) => {
