@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(args, config),
         Command::Dlq(args) => dlq::run(args, config),
-        Command::Score(args) => score::run(&args),
+        Command::Score(args) => score::run(&args, config),
         Command::Probe => probe::run(),
         Command::Config(args) => config::run(&args, config),
     };
@@ -118,6 +118,15 @@ pub(crate) fn load_for_commands(path: Option<&Path>) -> Result<Config, Failure> 
     quiet_logs()?;
     crate::runtime::configure(&config.runtime);
     Ok(config)
+}
+
+/// Logs and runtimes of a command that needs no Kafka: of the configuration it reads `[runtime]`.
+pub(crate) fn prepare_offline(path: Option<&Path>) -> Result<(), Failure> {
+    let settings = Config::load_runtime(path, crate::config::environment())
+        .map_err(|errors| Failure::Usage(errors.to_string()))?;
+    quiet_logs()?;
+    crate::runtime::configure(&settings);
+    Ok(())
 }
 
 /// Logs of a command: warnings only, unless `RUST_LOG` asks for more.

@@ -68,23 +68,23 @@ impl std::fmt::Debug for Publisher {
 impl Publisher {
     /// An idempotent producer. Does not wait for the broker.
     pub fn idempotent(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
-        Self::create(properties::publisher(kafka, None))
+        Self::create(&properties::publisher(kafka, None))
     }
 
     /// A transactional producer. Waits until the broker has fenced every rival of the same id
     /// and ended its open transaction.
     pub fn transactional(kafka: &KafkaSettings, id: &str) -> Result<Self, KafkaError> {
-        Self::started(properties::publisher(kafka, Some(id)), id)
+        Self::started(&properties::publisher(kafka, Some(id)), id)
     }
 
     /// Like [`Self::transactional`], for records that other programs wrote: of any size, each in
     /// a batch of its own, so that a topic takes it where it takes the record. Keys decide the
     /// partition as with Java's producer.
     pub fn transactional_for_any(kafka: &KafkaSettings, id: &str) -> Result<Self, KafkaError> {
-        Self::started(properties::republisher(kafka, id), id)
+        Self::started(&properties::republisher(kafka, id), id)
     }
 
-    fn started(config: ClientConfig, id: &str) -> Result<Self, KafkaError> {
+    fn started(config: &ClientConfig, id: &str) -> Result<Self, KafkaError> {
         let publisher = Self::create(config)?;
         publisher.step("starting transactions as", id, |producer| {
             producer.init_transactions(TRANSACTION_TIMEOUT)
@@ -92,7 +92,7 @@ impl Publisher {
         Ok(publisher)
     }
 
-    fn create(config: ClientConfig) -> Result<Self, KafkaError> {
+    fn create(config: &ClientConfig) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("publisher"),
             delivered: Mutex::default(),

@@ -39,6 +39,9 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
+/// Partition, key, value.
+type Keyed<'a> = (i32, Option<&'a [u8]>, Option<&'a [u8]>);
+
 const ERRORS: &str = "__swapstream.errors.";
 
 fn text(name: &str, value: &str) -> Header {
@@ -93,7 +96,7 @@ fn dead_letters_go_round(broker: &'static Broker) -> TestResult {
     let instance = world.start_ready("a");
     let good = events().remove(0);
     // What is kept must be kept for keys and values that are empty, null, and no text.
-    let bad: [(i32, Option<&[u8]>, Option<&[u8]>); 4] = [
+    let bad: [Keyed<'_>; 4] = [
         (0, Some(b"\xff\x00key"), Some(b"\x00\xffno event\r\n")),
         (1, None, Some(b"")),
         (1, Some(b""), None),

@@ -54,7 +54,7 @@ pub(super) fn run(args: ModelArgs, config: Option<&Path>) -> Result<(), Failure>
         ModelCommand::List(args) => list::run(&args, &context()?),
         ModelCommand::Show(args) => show::run(&args, &context()?),
         ModelCommand::Status(args) => status::run(&args, &context()?),
-        ModelCommand::Inspect(args) => inspect::run(&args),
+        ModelCommand::Inspect(args) => inspect::run(&args, config),
     }
 }
 
