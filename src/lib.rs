@@ -15,14 +15,15 @@
 //! ```
 //!
 //! Imports run downwards only, and a test holds it:
-//! `cli → demo → app → config → {stream, registry, http} → serving → scorer → runtime → codec → model → record`;
-//! [`kafka`] is used by app, stream, registry, demo and cli, [`telemetry`] from anywhere.
+//! `cli → demo → app → config → {stream, registry, http, dlq} → serving → scorer → runtime → codec → model → record`;
+//! [`kafka`] is used by app, stream, registry, dlq, demo and cli, [`telemetry`] from anywhere.
 
 pub mod app;
 pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod demo;
+pub mod dlq;
 pub mod http;
 pub mod kafka;
 pub mod model;

@@ -130,6 +130,15 @@ fn help_tells_what_there_is() {
             &["score", "--help"],
             &["Example: swapstream score", "--strict", "--include"],
         ),
+        (&["dlq", "--help"], &["list", "show", "redrive"]),
+        (
+            &["dlq", "list", "--help"],
+            &["--pending", "--since", "--stage"],
+        ),
+        (
+            &["dlq", "redrive", "--help"],
+            &["--dry-run", "--max-attempts", "each once", "--record"],
+        ),
         (&["config", "--help"], &["check", "example"]),
         (&["demo", "--help"], &["--duration", "--bootstrap-servers"]),
     ] {
@@ -302,6 +311,51 @@ fn score_gives_the_golden_outputs_in_order() {
                 assert!(off <= 1e-5, "{name}: {found}, {wanted}");
             }
         }
+    }
+}
+
+/// Of a configuration, commands without Kafka read `[runtime]` and nothing else.
+#[test]
+fn score_and_inspect_take_the_runtime_section() {
+    let (directory, path) = configured(
+        "[runtime]\nonnxruntime_library = \"/nowhere/lib.so\"\n[streams.a]\nwrong = 1\n",
+    );
+    let model = repository("tests/fixtures/mlp.onnx");
+    let model = model.to_str().unwrap();
+    let manifest = directory.path().join("m.toml");
+    std::fs::write(&manifest, "runtime = \"onnxruntime\"\n").unwrap();
+    let score = [
+        "score",
+        "--model",
+        model,
+        "--manifest",
+        manifest.to_str().unwrap(),
+    ];
+    let inspect = ["model", "inspect", model];
+    for (arguments, code) in [(&score[..], Some(1)), (&inspect, Some(0))] {
+        let run_it = |more: &[&str], folder: &Path| {
+            let mut command = program(arguments);
+            command.args(more).current_dir(folder);
+            // It would win.
+            command.env_remove("ORT_DYLIB_PATH");
+            run_with(command, b"")
+        };
+        let named = run_it(&["-c", &path], &std::env::temp_dir());
+        let found = run_it(&[], directory.path());
+        for ran in [named, found] {
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert_eq!(ran.code, code, "{said}");
+            assert!(
+                said.contains("names /nowhere/lib.so, which is no file"),
+                "{said}"
+            );
+        }
+        let (_directory, wrong) = configured("[runtime]\nlibrary = \"x\"\n");
+        let ran = run_it(&["-c", &wrong], &std::env::temp_dir());
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains("runtime.library"), "{}", ran.stderr);
+        let ran = run_it(&["-c", "/nowhere.toml"], &std::env::temp_dir());
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     }
 }
 

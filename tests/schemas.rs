@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use swapstream::codec::{self, ErrorLine, Prediction};
 use swapstream::demo::{DEMO_SCHEMA, Summary};
+use swapstream::dlq;
 use swapstream::model::{Manifest, ManifestDraft};
 use swapstream::registry::{self, ChunksHeader, DeploymentEvent, Heartbeat, StatusEntry};
 use swapstream::runtime::{INSPECTION_SCHEMA, Inspection};
@@ -24,7 +25,10 @@ fn root() -> PathBuf {
 
 /// All schemas by the name of their file.
 fn schemas() -> BTreeMap<String, Value> {
-    let named = codec::schemas().into_iter().chain(registry::schemas());
+    let named = codec::schemas()
+        .into_iter()
+        .chain(registry::schemas())
+        .chain(dlq::schemas());
     let mut all: BTreeMap<String, Value> = named
         .map(|(schema, text)| (file_name(schema), serde_json::to_value(text).unwrap()))
         .collect();

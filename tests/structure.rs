@@ -20,7 +20,7 @@ const ORDER: &[&[&str]] = &[
     &["demo"],
     &["app"],
     &["config"],
-    &["stream", "registry", "http"],
+    &["stream", "registry", "http", "dlq"],
     &["serving"],
     &["scorer"],
     &["runtime"],
@@ -29,7 +29,7 @@ const ORDER: &[&[&str]] = &[
     &["record"],
 ];
 /// Who may use `kafka`; `config` reads its settings and their rules.
-const KAFKA_USERS: &[&str] = &["app", "stream", "registry", "demo", "cli", "config"];
+const KAFKA_USERS: &[&str] = &["app", "stream", "registry", "dlq", "demo", "cli", "config"];
 
 fn rank(part: &str) -> Option<usize> {
     ORDER.iter().position(|line| line.contains(&part))

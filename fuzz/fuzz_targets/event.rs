@@ -11,9 +11,9 @@ use swapstream::model::{
 
 static CONTRACTS: LazyLock<Vec<Contract>> = LazyLock::new(|| {
     let missing = |absent, null| Missing { absent, null };
-    let reject = missing(MissingPolicy::Reject, MissingPolicy::Reject);
-    let lenient = missing(MissingPolicy::Nan, MissingPolicy::Nan);
-    let feature = |name: &str, missing| Feature {
+    let reject = || missing(MissingPolicy::Reject, MissingPolicy::Reject);
+    let lenient = || missing(MissingPolicy::Nan, MissingPolicy::Nan);
+    let feature = |name: &str, missing: Missing| Feature {
         name: name.to_owned(),
         missing,
     };
@@ -26,10 +26,14 @@ static CONTRACTS: LazyLock<Vec<Contract>> = LazyLock::new(|| {
         },
         source,
     };
-    let listed = |missing| {
-        InputSource::Features(["a", "b", "c.d"].map(|name| feature(name, missing)).to_vec())
+    let listed = |missing: Missing| {
+        InputSource::Features(
+            ["a", "b", "c.d"]
+                .map(|name| feature(name, missing.clone()))
+                .to_vec(),
+        )
     };
-    let field = |name: &str| InputSource::Field(feature(name, reject));
+    let field = |name: &str| InputSource::Field(feature(name, reject()));
     let contract = |inputs| Contract {
         inputs,
         outputs: Vec::new(),
@@ -44,8 +48,13 @@ static CONTRACTS: LazyLock<Vec<Contract>> = LazyLock::new(|| {
         ElementType::String,
     ];
     let mut contracts = vec![
-        contract(vec![input("x", ElementType::Float, &[3], listed(reject))]),
-        contract(vec![input("x", ElementType::Double, &[3], listed(lenient))]),
+        contract(vec![input("x", ElementType::Float, &[3], listed(reject()))]),
+        contract(vec![input(
+            "x",
+            ElementType::Double,
+            &[3],
+            listed(lenient()),
+        )]),
     ];
     for element in types {
         contracts.push(contract(vec![

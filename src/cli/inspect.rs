@@ -1,7 +1,7 @@
 //! `swapstream model inspect`: what an ONNX file holds, whether this build runs it, and how fast.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -19,8 +19,8 @@ pub(super) struct InspectArgs {
     output: Output,
 }
 
-pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
-    super::quiet_logs()?;
+pub(super) fn run(args: &InspectArgs, config: Option<&Path>) -> Result<(), Failure> {
+    super::prepare_offline(config)?;
     let file = args.file.display();
     let bytes =
         std::fs::read(&args.file).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;

@@ -4,6 +4,7 @@
 
 mod config;
 mod demo;
+mod dlq;
 mod draft;
 mod inspect;
 mod model;
@@ -29,7 +30,7 @@ use crate::telemetry::LogSettings;
 )]
 struct Cli {
     /// Configuration file; without it ./swapstream.toml if it is there, else the environment
-    /// alone (`SWAPSTREAM__KAFKA__BOOTSTRAP_SERVERS` is enough for all of `model`).
+    /// alone (`SWAPSTREAM__KAFKA__BOOTSTRAP_SERVERS` is enough for all of `model` and `dlq`).
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Publish, deploy and look at models.
     Model(model::ModelArgs),
+    /// Look at dead letters, and send them again.
+    Dlq(dlq::DlqArgs),
     /// Score events from stdin to stdout, exactly as the service would.
     Score(score::ScoreArgs),
     /// Load a model in a process of its own; for `run`.
@@ -88,7 +91,8 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(config),
         Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(args, config),
-        Command::Score(args) => score::run(&args),
+        Command::Dlq(args) => dlq::run(args, config),
+        Command::Score(args) => score::run(&args, config),
         Command::Probe => probe::run(),
         Command::Config(args) => config::run(&args, config),
     };
@@ -114,6 +118,15 @@ pub(crate) fn load_for_commands(path: Option<&Path>) -> Result<Config, Failure> 
     quiet_logs()?;
     crate::runtime::configure(&config.runtime);
     Ok(config)
+}
+
+/// Logs and runtimes of a command that needs no Kafka: of the configuration it reads `[runtime]`.
+pub(crate) fn prepare_offline(path: Option<&Path>) -> Result<(), Failure> {
+    let settings = Config::load_runtime(path, crate::config::environment())
+        .map_err(|errors| Failure::Usage(errors.to_string()))?;
+    quiet_logs()?;
+    crate::runtime::configure(&settings);
+    Ok(())
 }
 
 /// Logs of a command: warnings only, unless `RUST_LOG` asks for more.

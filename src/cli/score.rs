@@ -2,7 +2,7 @@
 //! decoding, inference and encoding as the service's.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -40,8 +40,8 @@ pub(super) struct ScoreArgs {
     strict: bool,
 }
 
-pub(super) fn run(args: &ScoreArgs) -> Result<(), Failure> {
-    super::quiet_logs()?;
+pub(super) fn run(args: &ScoreArgs, config: Option<&Path>) -> Result<(), Failure> {
+    super::prepare_offline(config)?;
     let file = args.model.display();
     let bytes =
         std::fs::read(&args.model).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;

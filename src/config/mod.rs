@@ -108,25 +108,32 @@ impl Config {
         Self::load_with(path, env, Streams::Optional)
     }
 
+    /// The `[runtime]` section alone, from the same places, for commands that need no Kafka:
+    /// whatever else the file says is not theirs.
+    pub fn load_runtime(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<RuntimeSettings, ConfigErrors> {
+        let file = find(path)?;
+        let file = file.as_ref().map(|(path, text)| (*path, text.as_str()));
+        let (root, place, errors) = tree(file, env)?;
+        read::runtime_alone(&root, &place, errors)
+    }
+
     fn load_with(
         path: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
         streams: Streams,
     ) -> Result<(Self, ConfigSource), ConfigErrors> {
-        let (file, must_exist) = match path {
-            Some(path) => (path, true),
-            None => (Path::new(DEFAULT_FILE), false),
-        };
-        match std::fs::read_to_string(file) {
-            Ok(text) => {
+        match find(path)? {
+            Some((file, text)) => {
                 let config = Self::parse(Some((file, &text)), env, streams)?;
                 Ok((config, ConfigSource::File(file.to_owned())))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
+            None => {
                 let config = Self::parse(None, env, streams)?;
                 Ok((config, ConfigSource::Environment))
             }
-            Err(error) => Err(ConfigErrors::unreadable(file, &error)),
         }
     }
 
@@ -138,12 +145,7 @@ impl Config {
         env: impl IntoIterator<Item = (String, String)>,
         streams: Streams,
     ) -> Result<Self, ConfigErrors> {
-        let mut errors = Vec::new();
-        let (mut root, place) = match file {
-            Some((path, text)) => tree::from_toml(path, text)?,
-            None => (tree::Table::default(), Place::Environment),
-        };
-        tree::apply_environment(&mut root, env, &mut errors);
+        let (root, place, errors) = tree(file, env)?;
         read::config(&root, &place, streams, errors)
     }
 
@@ -151,6 +153,33 @@ impl Config {
     pub fn render(&self) -> String {
         render::render(self)
     }
+}
+
+/// The file `path`, else the one in the working directory, if it is there, and its text.
+fn find(path: Option<&Path>) -> Result<Option<(&Path, String)>, ConfigErrors> {
+    let (file, must_exist) = match path {
+        Some(path) => (path, true),
+        None => (Path::new(DEFAULT_FILE), false),
+    };
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some((file, text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) => Err(ConfigErrors::unreadable(file, &error)),
+    }
+}
+
+/// What file and variables say together, and what is wrong with the variables.
+fn tree(
+    file: Option<(&Path, &str)>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(tree::Table, Place, Vec<ConfigError>), ConfigErrors> {
+    let mut errors = Vec::new();
+    let (mut root, place) = match file {
+        Some((path, text)) => tree::from_toml(path, text)?,
+        None => (tree::Table::default(), Place::Environment),
+    };
+    tree::apply_environment(&mut root, env, &mut errors);
+    Ok((root, place, errors))
 }
 
 /// The environment of this process, without what is no Unicode.

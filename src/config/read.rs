@@ -59,6 +59,22 @@ pub(super) fn config(
     }
 }
 
+/// Reads the section `runtime` alone.
+pub(super) fn runtime_alone(
+    root: &Table,
+    place: &Place,
+    found: Vec<ConfigError>,
+) -> Result<RuntimeSettings, ConfigErrors> {
+    let errors: Errors = RefCell::new(found);
+    let settings = runtime(&Section::top(root, place, &errors));
+    let errors = errors.into_inner();
+    if errors.is_empty() {
+        Ok(settings)
+    } else {
+        Err(ConfigErrors::new(errors))
+    }
+}
+
 fn probe(limits: &Section<'_>) -> ProbeLimits {
     let default = ProbeLimits::default();
     ProbeLimits {

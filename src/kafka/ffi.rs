@@ -5,6 +5,7 @@
     reason = "calls into librdkafka that the rdkafka crate does not wrap"
 )]
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_void};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedHeaders;
 
 use super::context::LogContext;
 use crate::record::{Header, OwnedRecord, TopicPartition};
@@ -204,6 +206,33 @@ unsafe fn copy_headers(message: *mut sys::rd_kafka_message_t) -> Vec<Header> {
     }
 }
 
+/// The header at `index`. The crate's own way panics where a name is not UTF-8, and any program
+/// that may write to an input topic can send such a record.
+pub(super) fn header(
+    headers: &BorrowedHeaders,
+    index: usize,
+) -> Option<(Cow<'_, str>, Option<&[u8]>)> {
+    let (mut name, mut value, mut len) = (std::ptr::null(), std::ptr::null(), 0);
+    // SAFETY: the crate makes such a reference out of the very pointer that is asked for here, and
+    // bounds it by the life of the message; the out-pointers are valid for writes, and what they
+    // receive lives as long as the headers.
+    unsafe {
+        let headers = std::ptr::from_ref(headers).cast::<sys::rd_kafka_headers_t>();
+        let found = sys::rd_kafka_header_get_all(
+            headers,
+            index,
+            &raw mut name,
+            &raw mut value,
+            &raw mut len,
+        );
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), len));
+        Some((CStr::from_ptr(name).to_string_lossy(), value))
+    }
+}
+
 /// Copies `len` bytes; `None` for a null pointer.
 ///
 /// # Safety
@@ -281,6 +310,45 @@ pub(super) fn set_rebalance_delay<C: ClientContext>(client: &Client<C>, delay_ms
         let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
         if !cluster.is_null() {
             sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, delay_ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_whatever_their_names_and_values_are() {
+        let given: [(&[u8], Option<&[u8]>); 4] = [
+            (b"a", None),
+            (b"a", Some(b"")),
+            (b"", Some(b"\xff\x00")),
+            (b"n\xffme", Some(b"v")),
+        ];
+        // SAFETY: the headers are ours from `new` to `destroy`, lengths fit what they are of, and
+        // the bytes are copied by `add`.
+        unsafe {
+            let native = sys::rd_kafka_headers_new(given.len());
+            for (name, value) in given {
+                let bytes = value.map_or(std::ptr::null(), <[u8]>::as_ptr);
+                let len = value.map_or(0, <[u8]>::len) as isize;
+                let name_len = name.len() as isize;
+                sys::rd_kafka_header_add(native, name.as_ptr().cast(), name_len, bytes.cast(), len);
+            }
+            let headers = &*native.cast_const().cast::<BorrowedHeaders>();
+            let read: Vec<_> = (0..5).map_while(|index| header(headers, index)).collect();
+            let wanted: [(&str, Option<&[u8]>); 4] = [
+                ("a", None),
+                ("a", Some(b"")),
+                ("", Some(b"\xff\x00")),
+                ("n\u{fffd}me", Some(b"v")),
+            ];
+            assert_eq!(read.len(), wanted.len());
+            for (read, wanted) in read.iter().zip(wanted) {
+                assert_eq!((read.0.as_ref(), read.1), wanted);
+            }
+            sys::rd_kafka_headers_destroy(native);
         }
     }
 }

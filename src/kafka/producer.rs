@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::context::{LogContext, log_through};
@@ -63,7 +63,8 @@ pub enum SendError {
 struct Delivered {
     count: u64,
     tokens: Vec<u64>,
-    failure: Option<ClientError>,
+    /// The first failed delivery, and its topic.
+    failure: Option<(String, ClientError)>,
 }
 
 pub(super) struct Context {
@@ -83,8 +84,9 @@ impl ProducerContext for Context {
         delivered.count += 1;
         match result {
             Ok(_) => delivered.tokens.push(token as u64),
-            Err((error, _)) => {
-                delivered.failure.get_or_insert_with(|| error.clone());
+            Err((error, record)) => {
+                let failure = || (record.topic().to_owned(), error.clone());
+                delivered.failure.get_or_insert_with(failure);
             }
         }
     }
@@ -213,7 +215,12 @@ impl Producer {
     pub fn failure(&self) -> Option<KafkaError> {
         let failure = self.delivered().failure.clone();
         failure
-            .map(|error| self.explain(KafkaError::client("writing predictions", &error)))
+            .map(|(topic, error)| {
+                self.explain(KafkaError::client(
+                    format!("writing to topic {topic:?}"),
+                    &error,
+                ))
+            })
             .map(|error| error.with_cause(self.producer.context().log.last_error()))
     }
 

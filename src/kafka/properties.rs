@@ -189,6 +189,19 @@ pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -
     config
 }
 
+/// A producer, in transactions, of records that other programs wrote.
+pub(super) fn republisher(kafka: &KafkaSettings, id: &str) -> ClientConfig {
+    let mut config = publisher(kafka, Some(id));
+    config
+        .set("partitioner", "murmur2_random")
+        // The topics decide what is too large: the client's limit is out of the way.
+        .set("message.max.bytes", "1000000000")
+        .set("queue.buffering.max.kbytes", "1048576")
+        // A broker refuses a whole batch for its size.
+        .set("batch.num.messages", "1");
+    config
+}
+
 /// A reader of one partition, outside any group.
 pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka, "registry");

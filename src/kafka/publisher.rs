@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -67,31 +68,46 @@ impl std::fmt::Debug for Publisher {
 impl Publisher {
     /// An idempotent producer. Does not wait for the broker.
     pub fn idempotent(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
-        Self::create(kafka, None)
+        Self::create(&properties::publisher(kafka, None))
     }
 
     /// A transactional producer. Waits until the broker has fenced every rival of the same id
     /// and ended its open transaction.
     pub fn transactional(kafka: &KafkaSettings, id: &str) -> Result<Self, KafkaError> {
-        let publisher = Self::create(kafka, Some(id))?;
+        Self::started(&properties::publisher(kafka, Some(id)), id)
+    }
+
+    /// Like [`Self::transactional`], for records that other programs wrote: of any size, each in
+    /// a batch of its own, so that a topic takes it where it takes the record. Keys decide the
+    /// partition as with Java's producer.
+    pub fn transactional_for_any(kafka: &KafkaSettings, id: &str) -> Result<Self, KafkaError> {
+        Self::started(&properties::republisher(kafka, id), id)
+    }
+
+    fn started(config: &ClientConfig, id: &str) -> Result<Self, KafkaError> {
+        let publisher = Self::create(config)?;
         publisher.step("starting transactions as", id, |producer| {
             producer.init_transactions(TRANSACTION_TIMEOUT)
         })?;
         Ok(publisher)
     }
 
-    fn create(kafka: &KafkaSettings, id: Option<&str>) -> Result<Self, KafkaError> {
+    fn create(config: &ClientConfig) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("publisher"),
             delivered: Mutex::default(),
         };
-        let producer = properties::publisher(kafka, id)
+        let producer = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self { producer })
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
+        // "Fatal error" says nothing by itself.
+        if let Some((code, _)) = self.producer.client().fatal_error() {
+            return KafkaError::client(context, &ClientError::Global(code));
+        }
         KafkaError::client(context, error).with_cause(self.producer.context().log.last_error())
     }
 

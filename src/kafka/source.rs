@@ -4,6 +4,7 @@
 //! [`Source::give_up`]; until the answer, librdkafka holds the rebalance open and fetches nothing.
 //! So the worker finishes what it has in straight-line code instead of inside a callback.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,13 +72,11 @@ impl InputRecord<'_> {
         self.message.payload()
     }
 
-    /// The record's headers, in order.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    /// The record's headers, in order. In a name that is not UTF-8, which Kafka does not allow and
+    /// brokers do not check, U+FFFD stands for what is none.
+    pub fn headers(&self) -> impl Iterator<Item = (Cow<'_, str>, Option<&[u8]>)> {
         let headers = self.message.headers();
-        (0..headers.map_or(0, Headers::count)).filter_map(move |index| {
-            let header = headers?.try_get(index)?;
-            Some((header.key, header.value))
-        })
+        (0..headers.map_or(0, Headers::count)).filter_map(move |index| ffi::header(headers?, index))
     }
 }
 

@@ -50,29 +50,47 @@ impl TopicReader {
     /// Opens `topics`, each a name and its number of partitions, at their first records. Does not
     /// wait for the broker.
     pub fn open(kafka: &KafkaSettings, topics: &[(String, i32)]) -> Result<Self, KafkaError> {
-        let names: Vec<String> = topics.iter().map(|(name, _)| name.clone()).collect();
+        let names = topics.iter().map(|(name, _)| name.clone()).collect();
+        // As in a log reader: quicker than asking for the beginning, and where 0 is gone, the
+        // reset to the earliest finds it.
+        let starts = topics.iter().flat_map(|(name, count)| {
+            (0..*count).map(|number| (TopicPartition::new(name.as_str(), number), 0))
+        });
+        Self::assigned(kafka, names, starts.collect())
+    }
+
+    /// Opens one partition at `offset`, or at the first record after it. Does not wait for the
+    /// broker.
+    pub fn open_at(
+        kafka: &KafkaSettings,
+        partition: &TopicPartition,
+        offset: i64,
+    ) -> Result<Self, KafkaError> {
+        let names = vec![partition.topic.to_string()];
+        Self::assigned(kafka, names, vec![(partition.clone(), offset)])
+    }
+
+    fn assigned(
+        kafka: &KafkaSettings,
+        names: Vec<String>,
+        starts: Vec<(TopicPartition, i64)>,
+    ) -> Result<Self, KafkaError> {
         let failed = |error: &ClientError| {
             KafkaError::client(format!("opening topics {}", names.join(", ")), error)
         };
         let consumer: BaseConsumer<LogContext> = properties::topic_reader(kafka)
             .create_with_context(LogContext::new("topic reader"))
             .map_err(|error| failed(&error))?;
-        let partitions: Vec<TopicPartition> = topics
-            .iter()
-            .flat_map(|(name, count)| (0..*count).map(|n| TopicPartition::new(name.as_str(), n)))
-            .collect();
         let mut list = TopicPartitionList::new();
-        for tp in &partitions {
-            // As in a log reader: quicker than asking for the beginning, and where 0 is gone, the
-            // reset to the earliest finds it.
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(0))
+        for (tp, offset) in &starts {
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
                 .map_err(|error| failed(&error))?;
         }
         consumer.assign(&list).map_err(|error| failed(&error))?;
         Ok(Self {
             consumer,
             topics: names,
-            partitions,
+            partitions: starts.into_iter().map(|(tp, _)| tp).collect(),
         })
     }
 

@@ -45,7 +45,7 @@ pub struct Feature {
 }
 
 /// What happens when a field is absent or null.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Missing {
     /// The field is not in the event.
     pub absent: MissingPolicy,
@@ -54,7 +54,7 @@ pub struct Missing {
 }
 
 /// What stands in for a missing value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum MissingPolicy {
     /// Nothing: the event is a dead letter.
     Reject,
@@ -62,6 +62,8 @@ pub enum MissingPolicy {
     Nan,
     /// This number, in every element; 0 or 1 in a boolean input.
     Value(f64),
+    /// This text, in every element; text inputs only.
+    Text(String),
 }
 
 /// One output of the prediction.
@@ -199,7 +201,7 @@ fn resolve_input(
     manifest: Option<&InputSpec>,
 ) -> Result<InputContract, ContractError> {
     let (features, base) = match manifest {
-        Some(input) => (input.features.as_slice(), input.missing),
+        Some(input) => (input.features.as_slice(), input.missing.clone()),
         None => (&[][..], MissingSpec::default()),
     };
     let source = if let (Some(keys), []) = (&spec.classes, features) {
@@ -209,11 +211,11 @@ fn resolve_input(
         };
         let entry = |key: &String| {
             let name = format!("{}.{key}", spec.name);
-            feature(spec, &name, zero, MissingSpec::default())
+            feature(spec, &name, &zero, &MissingSpec::default())
         };
         InputSource::Features(keys.iter().map(entry).collect::<Result<_, _>>()?)
     } else if features.is_empty() {
-        InputSource::Field(feature(spec, &spec.name, base, MissingSpec::default())?)
+        InputSource::Field(feature(spec, &spec.name, &base, &MissingSpec::default())?)
     } else {
         if features.len() != spec.row_len() {
             return Err(ContractError::Width {
@@ -223,8 +225,8 @@ fn resolve_input(
             });
         }
         let resolve = |listed: &FeatureSpec| match listed {
-            FeatureSpec::Name(name) => feature(spec, name, base, MissingSpec::default()),
-            FeatureSpec::Detailed { name, missing } => feature(spec, name, base, *missing),
+            FeatureSpec::Name(name) => feature(spec, name, &base, &MissingSpec::default()),
+            FeatureSpec::Detailed { name, missing } => feature(spec, name, &base, missing),
         };
         InputSource::Features(features.iter().map(resolve).collect::<Result<_, _>>()?)
     };
@@ -237,24 +239,23 @@ fn resolve_input(
 fn feature(
     spec: &TensorSpec,
     name: &str,
-    base: MissingSpec,
-    own: MissingSpec,
+    base: &MissingSpec,
+    own: &MissingSpec,
 ) -> Result<Feature, ContractError> {
+    let reject = PolicySpec::Named(NamedPolicy::Reject);
+    let nan = PolicySpec::Named(NamedPolicy::Nan);
     let default_null = if spec.element.is_float() {
-        PolicySpec::Named(NamedPolicy::Nan)
+        &nan
     } else {
-        PolicySpec::Named(NamedPolicy::Reject)
+        &reject
     };
-    let absent = own
-        .absent
-        .or(base.absent)
-        .unwrap_or(PolicySpec::Named(NamedPolicy::Reject));
-    let null = own.null.or(base.null).unwrap_or(default_null);
+    let absent = own.absent.as_ref().or(base.absent.as_ref());
+    let null = own.null.as_ref().or(base.null.as_ref());
     Ok(Feature {
         name: name.to_owned(),
         missing: Missing {
-            absent: policy(spec, name, absent)?,
-            null: policy(spec, name, null)?,
+            absent: policy(spec, name, absent.unwrap_or(&reject))?,
+            null: policy(spec, name, null.unwrap_or(default_null))?,
         },
     })
 }
@@ -262,7 +263,7 @@ fn feature(
 fn policy(
     spec: &TensorSpec,
     feature: &str,
-    policy: PolicySpec,
+    policy: &PolicySpec,
 ) -> Result<MissingPolicy, ContractError> {
     let error = |policy: String| ContractError::Policy {
         input: spec.name.clone(),
@@ -274,9 +275,13 @@ fn policy(
         PolicySpec::Named(NamedPolicy::Reject) => Ok(MissingPolicy::Reject),
         PolicySpec::Named(NamedPolicy::Nan) if spec.element.is_float() => Ok(MissingPolicy::Nan),
         PolicySpec::Named(NamedPolicy::Nan) => Err(error("NaN".to_owned())),
-        PolicySpec::Constant(value) if holds(spec.element, value) => {
-            Ok(MissingPolicy::Value(value))
+        PolicySpec::Constant(value) if holds(spec.element, *value) => {
+            Ok(MissingPolicy::Value(*value))
         }
+        PolicySpec::Text(text) if spec.element == ElementType::String => {
+            Ok(MissingPolicy::Text(text.text.clone()))
+        }
+        PolicySpec::Text(text) => Err(error(format!("{:?}", text.text))),
         PolicySpec::Constant(value) => Err(error(value.to_string())),
     }
 }
@@ -397,7 +402,7 @@ mod tests {
         let contract = Contract::resolve(&[], &[], &signature()).unwrap();
         assert_eq!(contract.fields().collect::<Vec<_>>(), ["x", "n"]);
         let null = |i: usize| match &contract.inputs[i].source {
-            InputSource::Field(feature) => feature.missing.null,
+            InputSource::Field(feature) => feature.missing.null.clone(),
             InputSource::Features(_) => panic!("not a field"),
         };
         assert_eq!(null(0), MissingPolicy::Nan);
@@ -428,15 +433,15 @@ mod tests {
                 .to_string();
             assert!(error.contains(part), "{error}");
         };
-        let none = MissingSpec::default();
-        check(&[input("y", &[], none)], &[], "\"y\"");
+        let none = MissingSpec::default;
+        check(&[input("y", &[], none())], &[], "\"y\"");
         check(
-            &[input("x", &["a"], none)],
+            &[input("x", &["a"], none())],
             &[],
             "takes 2 values a row, the manifest lists 1",
         );
         check(
-            &[input("x", &[], none), input("x", &[], none)],
+            &[input("x", &[], none()), input("x", &[], none())],
             &[],
             "named twice",
         );
@@ -454,6 +459,13 @@ mod tests {
             null: None,
         };
         check(&[input("n", &[], half)], &[], "0.5 cannot stand in");
+        let text = MissingSpec {
+            absent: Some(PolicySpec::Text(crate::model::TextConstant {
+                text: "none".to_owned(),
+            })),
+            null: None,
+        };
+        check(&[input("n", &[], text)], &[], "\"none\" cannot stand in");
         let output = |name: &str, rename: Option<&str>| OutputSpec {
             name: name.to_owned(),
             rename: rename.map(str::to_owned),

@@ -162,7 +162,7 @@ pub enum FeatureSpec {
 }
 
 /// What happens when a field is not in the event, or is null.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MissingSpec {
     /// The field is not there. Default: reject.
@@ -179,14 +179,24 @@ impl MissingSpec {
     }
 }
 
-/// `"reject"`, `"nan"`, or the number to use instead.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// `"reject"`, `"nan"`, the number to use instead, or `{ text = "…" }` in a text input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PolicySpec {
     /// `"reject"` or `"nan"`.
     Named(NamedPolicy),
     /// This number.
     Constant(f64),
+    /// This text.
+    Text(TextConstant),
+}
+
+/// A text that stands in for a missing one: a table, since a bare text is a policy's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextConstant {
+    /// The text.
+    pub text: String,
 }
 
 /// The policies that have a name.
@@ -401,6 +411,9 @@ mod tests {
         name = "x"
         features = ["a", { name = "b", missing = { null = 1.5 } }]
         missing = { absent = "reject", null = "nan" }
+        [[inputs]]
+        name = "t"
+        missing = { absent = { text = "reject" }, null = { text = "" } }
         [[outputs]]
         name = "p"
         as = "probability"
@@ -432,6 +445,16 @@ mod tests {
         assert_eq!(Manifest::from_json(&bytes).unwrap(), manifest);
         assert_eq!(manifest.checks.tolerance, 1e-6);
         assert_eq!(manifest.inputs[0].features.len(), 2);
+        let text = |text: &str| {
+            Some(PolicySpec::Text(TextConstant {
+                text: text.to_owned(),
+            }))
+        };
+        let missing = &manifest.inputs[1].missing;
+        assert_eq!(
+            (&missing.absent, &missing.null),
+            (&text("reject"), &text(""))
+        );
     }
 
     #[test]

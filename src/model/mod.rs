@@ -15,7 +15,7 @@ pub use digest::Digest;
 pub use manifest::{
     Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, Lineage,
     MANIFEST_MAX_BYTES, MANIFEST_SCHEMA, METADATA_KEY, Manifest, ManifestDraft, ManifestError,
-    MissingSpec, NamedPolicy, OutputSpec, PolicySpec, RuntimeKind, TrainingData,
+    MissingSpec, NamedPolicy, OutputSpec, PolicySpec, RuntimeKind, TextConstant, TrainingData,
 };
 pub use name::{ModelName, NameError, Version};
 pub use signature::{ElementType, Signature, TensorSpec};

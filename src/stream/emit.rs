@@ -48,7 +48,7 @@ impl Session<'_> {
         let mut size = record_size(record.key(), Some(text), &[]) + 256;
         for (name, value) in record.headers().filter(|(name, _)| passes_through(name)) {
             size += name.len() + value.map_or(0, <[u8]>::len) + 10;
-            headers = headers.with(name, value);
+            headers = headers.with(&name, value);
         }
         let limit = self.topics.output_max_bytes;
         if size > limit {
@@ -100,7 +100,7 @@ impl Session<'_> {
         let headers: Vec<Header> = record
             .headers()
             .map(|(key, value)| Header {
-                key: key.to_owned(),
+                key: key.into_owned(),
                 value: value.map(<[u8]>::to_vec),
             })
             .collect();

@@ -16,6 +16,7 @@
 
 mod bad_events;
 mod demo;
+mod dlq;
 mod exactly_once;
 mod faults;
 mod fence;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     trials.extend(startup::trials());
     trials.extend(publish::trials());
     trials.extend(bad_events::trials());
+    trials.extend(dlq::trials());
     trials.extend(fence::trials());
     trials.extend(several::trials());
     trials.extend(logs::trials());

@@ -43,7 +43,7 @@ pub fn check_serving(addr: SocketAddr) -> Result<()> {
 }
 
 /// Sends one request and returns the body of its answer.
-fn round_trip(stream: &mut TcpStream, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
+pub fn round_trip(stream: &mut TcpStream, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
     let mut request = Vec::new();
     request.extend(api.to_be_bytes());
     request.extend(version.to_be_bytes());

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub use http::{http_get, try_http_get};
 pub use kafka_broker::{Broker, BrokerOptions, shared};
 pub use kafka_jars::Unavailable;
+pub use kafka_wire::round_trip;
 pub use process::Process;
 
 /// How long [`eventually`] sleeps between two looks: short against anything a broker does, long

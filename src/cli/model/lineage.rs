@@ -32,7 +32,7 @@ pub(super) fn fill(lineage: &mut Lineage, summary: &OnnxSummary, directory: &Pat
 }
 
 /// The user of this process.
-pub(super) fn user() -> Option<String> {
+pub(in crate::cli) fn user() -> Option<String> {
     ["USER", "LOGNAME", "USERNAME"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())

@@ -1,13 +1,13 @@
 //! `swapstream model …`: publish, deploy and look at models. One file a subcommand.
 
 mod deploy;
-mod lineage;
+pub(super) mod lineage;
 mod list;
 mod measure;
 mod publish;
 mod show;
 mod status;
-mod table;
+pub(super) mod table;
 mod undeploy;
 mod wait;
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: ModelArgs, config: Option<&Path>) -> Result<(), Failure>
         ModelCommand::List(args) => list::run(&args, &context()?),
         ModelCommand::Show(args) => show::run(&args, &context()?),
         ModelCommand::Status(args) => status::run(&args, &context()?),
-        ModelCommand::Inspect(args) => inspect::run(&args),
+        ModelCommand::Inspect(args) => inspect::run(&args, config),
     }
 }
 
@@ -124,7 +124,7 @@ impl From<RegistryError> for Failure {
 }
 
 /// Prints `value` as one line of JSON, or `text`.
-fn print(
+pub(super) fn print(
     output: Output,
     value: &impl Serialize,
     text: impl FnOnce() -> String,
@@ -144,7 +144,7 @@ fn now_ms() -> i64 {
 }
 
 /// A record's timestamp, RFC 3339.
-fn time(milliseconds: Option<i64>) -> Option<String> {
+pub(super) fn time(milliseconds: Option<i64>) -> Option<String> {
     let milliseconds = u64::try_from(milliseconds?).ok()?;
     Some(rfc3339(
         SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds),

@@ -1,7 +1,7 @@
 //! A table for people: columns as wide as they must be, two spaces between them.
 
 /// `rows` under `head`; nothing but the head if there are none.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -24,7 +24,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// `text`, or a dash.
-pub(super) fn or_dash(text: Option<impl ToString>) -> String {
+pub(in crate::cli) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 

@@ -128,7 +128,7 @@ impl Layout {
                 column,
                 element: input.spec.element,
                 place,
-                missing: feature.missing,
+                missing: feature.missing.clone(),
             });
         }
     }
@@ -196,11 +196,12 @@ pub(super) fn extend(batch: &mut Columns) {
 /// Puts `policy`'s value into `values[at..at + len]`.
 ///
 /// Gives false where the policy is to reject.
-pub(super) fn fill(values: &mut Values, at: usize, len: usize, policy: MissingPolicy) -> bool {
+pub(super) fn fill(values: &mut Values, at: usize, len: usize, policy: &MissingPolicy) -> bool {
     let value = match policy {
         MissingPolicy::Reject => return false,
         MissingPolicy::Nan => f64::NAN,
-        MissingPolicy::Value(value) => value,
+        MissingPolicy::Value(value) => *value,
+        MissingPolicy::Text(text) => return fill_text(values, at, len, text),
     };
     macro_rules! put {
         ($v:ident, $value:expr) => {
@@ -223,6 +224,17 @@ pub(super) fn fill(values: &mut Values, at: usize, len: usize, policy: MissingPo
         Values::Uint64(v) => put!(v, value as u64),
         Values::Bool(v) => put!(v, value != 0.0),
         Values::String(_) => return false,
+    }
+    true
+}
+
+fn fill_text(values: &mut Values, at: usize, len: usize, text: &str) -> bool {
+    let Values::String(texts) = values else {
+        return false;
+    };
+    for slot in texts.iter_mut().skip(at).take(len) {
+        slot.clear();
+        slot.push_str(text);
     }
     true
 }

@@ -36,8 +36,8 @@ fn field(name: &str, element: ElementType, shape: &[usize], missing: Missing) ->
 }
 
 fn features(names: &[&str], element: ElementType, missing: Missing) -> InputContract {
-    let mut input = field("x", element, &[names.len()], missing);
-    let listed = names.iter().map(|name| feature(name, missing));
+    let mut input = field("x", element, &[names.len()], missing.clone());
+    let listed = names.iter().map(|name| feature(name, missing.clone()));
     input.source = InputSource::Features(listed.collect());
     input
 }
@@ -234,6 +234,18 @@ fn missing_and_null_follow_the_policy() {
             missing(MissingPolicy::Value(1.0), MissingPolicy::Reject),
         ),
     ]);
+    let text = |text: &str| MissingPolicy::Text(text.to_owned());
+    let texts = missing(text("none"), text(""));
+    let texts = contract(vec![field("s", ElementType::String, &[2], texts)]);
+    for (event, wanted) in [
+        ("{}", ["none", "none"]),
+        (r#"{"s":null}"#, ["", ""]),
+        (r#"{"s":["a",null]}"#, ["a", ""]),
+    ] {
+        let batch = decode(&texts, event).unwrap();
+        let wanted = Values::String(wanted.map(str::to_owned).to_vec());
+        assert_eq!(batch.columns[0].values, wanted, "{event}");
+    }
     let values = |event: &str| {
         let batch = decode(&filled, event).unwrap();
         let values: Vec<_> = batch

@@ -63,7 +63,7 @@ impl<'a> Sink<'a> {
     /// Fills the target where the event does not have the field.
     pub(super) fn absent(self) -> Option<RowError> {
         let len = self.end - self.next;
-        let filled = fill(self.values, self.next, len, self.target.missing.absent);
+        let filled = fill(self.values, self.next, len, &self.target.missing.absent);
         (!filled).then(|| feature_error(self.name, "missing_feature", "is not in the event"))
     }
 
@@ -130,7 +130,7 @@ impl<'a> Sink<'a> {
                 None => return,
             }
         };
-        if !fill(self.values, at, len, self.target.missing.null) {
+        if !fill(self.values, at, len, &self.target.missing.null) {
             let what = if whole { "is null" } else { "holds a null" };
             self.fail("null_feature", what);
         }

@@ -41,9 +41,10 @@ fn policy(element: ElementType) -> impl Strategy<Value = MissingPolicy> {
     if element.is_float() {
         choices.extend([MissingPolicy::Nan, MissingPolicy::Value(-2.5)]);
     }
-    if element != ElementType::String {
-        choices.push(MissingPolicy::Value(1.0));
-    }
+    choices.push(match element {
+        ElementType::String => MissingPolicy::Text("none".to_owned()),
+        _ => MissingPolicy::Value(1.0),
+    });
     select(choices)
 }
 
@@ -59,7 +60,9 @@ fn input() -> impl Strategy<Value = InputContract> {
         (own, names).prop_map(move |((name, missing), names)| {
             let mut input = field(name, element, &shape, missing);
             if listed && !names.is_empty() {
-                let names = names.iter().map(|(name, missing)| feature(name, *missing));
+                let names = names
+                    .iter()
+                    .map(|(name, missing)| feature(name, missing.clone()));
                 input.source = InputSource::Features(names.collect());
             }
             input

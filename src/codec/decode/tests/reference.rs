@@ -41,19 +41,19 @@ fn whole(
     feature: &Feature,
     value: Option<&Value>,
 ) -> Option<()> {
-    let all = |values: &mut Values, policy| match policy {
+    let all = |values: &mut Values, policy: &MissingPolicy| match policy {
         MissingPolicy::Reject => None,
         policy => (0..spec.row_len()).try_for_each(|_| stand_in(values, policy)),
     };
     let Some(value) = value else {
-        return all(values, feature.missing.absent);
+        return all(values, &feature.missing.absent);
     };
     if value.is_null() {
-        return all(values, feature.missing.null);
+        return all(values, &feature.missing.null);
     }
     for value in flatten(value, &spec.row_shape)? {
         match value {
-            Value::Null => stand_in(values, feature.missing.null)?,
+            Value::Null => stand_in(values, &feature.missing.null)?,
             value => push(values, value)?,
         }
     }
@@ -87,11 +87,12 @@ fn nested<'v>(value: &'v Value, shape: &[usize]) -> Option<Vec<&'v Value>> {
     }
 }
 
-fn stand_in(values: &mut Values, policy: MissingPolicy) -> Option<()> {
+fn stand_in(values: &mut Values, policy: &MissingPolicy) -> Option<()> {
     let value = match policy {
         MissingPolicy::Reject => return None,
         MissingPolicy::Nan => f64::NAN,
-        MissingPolicy::Value(value) => value,
+        MissingPolicy::Value(value) => *value,
+        MissingPolicy::Text(text) => return push(values, &Value::from(text.as_str())),
     };
     match values {
         Values::Float(v) => v.push(value as f32),
