@@ -31,6 +31,10 @@ pub struct World {
     pub output_partitions: i32,
     dir: TempDir,
     pub shutdown_timeout: &'static str,
+    /// Another address for instances and commands.
+    pub servers: Option<String>,
+    /// Lines that go into the `[kafka.client]` table.
+    pub client_extra: String,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
     /// Lines that go at the end of the configuration.
@@ -96,6 +100,8 @@ impl World {
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
+            servers: None,
+            client_extra: String::new(),
             stream_extra: String::new(),
             extra: String::new(),
         }
@@ -146,6 +152,7 @@ bootstrap_servers = "{servers}"
 [kafka.client]
 "session.timeout.ms" = "6000"
 "heartbeat.interval.ms" = "500"
+{client_extra}
 [registry]
 versions_topic = "{name}-model-versions"
 artifacts_topic = "{name}-model-artifacts"
@@ -165,7 +172,8 @@ include = ["flight_id"]
 {extra}
 "#,
             shutdown_timeout = self.shutdown_timeout,
-            servers = self.kafka.bootstrap_servers,
+            servers = { self.servers.as_ref() }.unwrap_or(&self.kafka.bootstrap_servers),
+            client_extra = self.client_extra,
             input = self.input(),
             output = self.output(),
             dlq = self.dead_letters(),

@@ -39,8 +39,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{http_get, try_http_get};
 pub use kafka_broker::{Broker, BrokerOptions, Listener, shared};
-pub use kafka_jars::Unavailable;
-pub use kafka_wire::free_ports;
+pub use kafka_jars::{Kit, Unavailable};
+pub use kafka_wire::{Operation, Resource, allow, free_ports};
 pub use process::Process;
 
 /// How long [`eventually`] sleeps between two looks: short against anything a broker does, long
