@@ -10,6 +10,7 @@ mod child_probe;
 mod health;
 mod observer;
 mod probe;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 pub use self::child_probe::{ChildProbe, PROBE_COMMAND};
 use self::health::Health;
 use self::probe::BrokerProbe;
+pub use self::watchdog::EXIT_HUNG;
 use crate::config::Config;
 use crate::http::{self, Endpoints};
 use crate::kafka::ClientMemory;
@@ -110,13 +112,14 @@ impl App {
         let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
-        let streams = start_streams(config, options, &metrics, &serving)?;
+        let streams = start_streams(config, options, &instance_id, &metrics, &serving)?;
         let health = Arc::new(Health::new(
             board,
             probe.status(),
             streams,
             Arc::clone(&metrics),
         ));
+        watchdog::start(&health)?;
         let endpoints = Endpoints {
             metrics,
             health: Arc::clone(&health) as Arc<dyn http::HealthSource>,
@@ -270,6 +273,7 @@ fn instance_info(config: &Config, instance_id: &str) -> InstanceInfo {
 fn start_streams(
     config: &Config,
     options: AppOptions,
+    instance_id: &str,
     metrics: &Arc<Metrics>,
     serving: &Arc<Serving>,
 ) -> std::io::Result<Vec<Stream>> {
@@ -280,6 +284,7 @@ fn start_streams(
             memory,
             serving: Arc::clone(serving),
             metrics: Arc::clone(metrics),
+            instance_id: instance_id.to_owned(),
             describe_topics: options.describe_topics,
         };
         Stream::start(settings.clone(), context)

@@ -114,13 +114,17 @@ STREAM => {
     "max_batch_time": "duration, 1ms to 10m", Default "\"1s\"",
         "Longest time one scoring call may take, by the measured cost per row; bounds the batch size.";
     "commit_interval": "duration, 50ms to 10m", Default "\"1s\"",
-        "Time between offset commits.";
+        "Time between commits. With `exactly_once` the default is 100ms: predictions can be read once they are committed.";
     "max_cycle_records": "integer, 1 to 10000000", Default "50000",
         "Most records between two commits.";
     "revision_hold": "duration, 0s to 1h", Default "\"30s\"",
         "Longest time a partition waits for this instance to reach the revision in its committed offset.";
-    "processing_guarantee": "\"at_least_once\"", Default "\"at_least_once\"",
-        "What a crash may do: repeat predictions, never lose one.";
+    "processing_guarantee": "\"at_least_once\" or \"exactly_once\"", Default "\"at_least_once\"",
+        "What a crash may do: repeat predictions but never lose one; or neither, for readers of committed records.";
+    "static_membership": "true or false", Default "false",
+        "Whether workers keep their partitions while the instance restarts, for up to `session.timeout.ms`. Needs `instance_id`.";
+    "group_protocol": "\"classic\" or \"consumer\"", Default "\"classic\"",
+        "Which protocol the group speaks. `consumer` (KIP-848, Kafka 4.0) is experimental.";
     "start_from": "\"earliest\", \"latest\" or a time in UTC such as \"2026-01-31T08:00:00Z\"", Default "\"earliest\"",
         "Where partitions without a committed offset start.";
     "on_data_loss": "\"fail\", \"earliest\" or \"latest\"", Default "\"fail\"",

@@ -7,7 +7,8 @@ use super::keys::{KEYS, KeyDoc, Presence, SECTIONS, STREAM};
 use super::{Config, client};
 use crate::codec::Stage;
 use crate::stream::{
-    ErrorPolicy, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
+    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom,
+    StreamSettings,
 };
 use crate::telemetry::LogFormat;
 
@@ -142,8 +143,15 @@ fn render_stream(toml: &mut Toml, stream: &StreamSettings) {
     toml.text("revision_hold", &duration(stream.revision_hold));
     let guarantee = match stream.processing_guarantee {
         ProcessingGuarantee::AtLeastOnce => "at_least_once",
+        ProcessingGuarantee::ExactlyOnce => "exactly_once",
     };
     toml.text("processing_guarantee", guarantee);
+    toml.raw("static_membership", stream.static_membership);
+    let protocol = match stream.group_protocol {
+        GroupProtocol::Classic => "classic",
+        GroupProtocol::Consumer => "consumer",
+    };
+    toml.text("group_protocol", protocol);
     let start_from = match stream.start_from {
         StartFrom::Earliest => "earliest".to_owned(),
         StartFrom::Latest => "latest".to_owned(),

@@ -10,7 +10,8 @@ use super::section::Section;
 use crate::codec::Stage;
 use crate::model::ModelName;
 use crate::stream::{
-    ErrorPolicy, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
+    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom,
+    StreamSettings,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -24,6 +25,8 @@ pub(super) struct Draft<'t> {
     pub(super) input_topics: Vec<String>,
     pub(super) output_topic: Option<String>,
     pub(super) dead_letter_topic: Option<String>,
+    pub(super) processing_guarantee: ProcessingGuarantee,
+    pub(super) group_protocol: GroupProtocol,
     pub(super) commit_interval: Duration,
     pub(super) max_batch_time: Duration,
     /// The whole, unless something required is missing.
@@ -41,6 +44,21 @@ pub(super) fn read<'t>(streams: &Section<'t>, name: &str, place: &Place) -> Draf
     section.require("dead_letter_topic", "the topic of records that fail");
     section.require("model", "the name of the model that scores the stream");
     let group_id = section.text("group_id");
+    let guarantees = [
+        ("at_least_once", ProcessingGuarantee::AtLeastOnce),
+        ("exactly_once", ProcessingGuarantee::ExactlyOnce),
+    ];
+    let guarantee = section.choice("processing_guarantee", &guarantees);
+    let processing_guarantee = guarantee.unwrap_or_default();
+    let commit_interval = match processing_guarantee {
+        ProcessingGuarantee::AtLeastOnce => SECOND,
+        ProcessingGuarantee::ExactlyOnce => 100 * MILLISECOND,
+    };
+    let protocols = [
+        ("classic", GroupProtocol::Classic),
+        ("consumer", GroupProtocol::Consumer),
+    ];
+    let group_protocol = section.choice("group_protocol", &protocols);
     let mut draft = Draft {
         name: name.to_owned(),
         group_id: group_id.unwrap_or_else(|| format!("swapstream-{name}")),
@@ -49,7 +67,9 @@ pub(super) fn read<'t>(streams: &Section<'t>, name: &str, place: &Place) -> Draf
         dead_letter_topic: section.parsed("dead_letter_topic", topic_name),
         commit_interval: section
             .duration("commit_interval", 50 * MILLISECOND..=600 * SECOND)
-            .unwrap_or(SECOND),
+            .unwrap_or(commit_interval),
+        processing_guarantee,
+        group_protocol: group_protocol.unwrap_or_default(),
         max_batch_time: section
             .duration("max_batch_time", MILLISECOND..=600 * SECOND)
             .unwrap_or(SECOND),
@@ -95,7 +115,7 @@ fn settings(draft: &Draft<'_>) -> Option<StreamSettings> {
         ("null", NonFiniteOutputs::Null),
     ];
     let non_finite_outputs = section.choice("non_finite_outputs", &non_finite);
-    let processing_guarantee = section.parsed("processing_guarantee", guarantee);
+    let static_membership = section.flag("static_membership");
     let start_from = section.parsed("start_from", start_from);
     let include = section.list("include");
     let on_error = on_error(section);
@@ -114,26 +134,15 @@ fn settings(draft: &Draft<'_>) -> Option<StreamSettings> {
         commit_interval: draft.commit_interval,
         max_cycle_records,
         revision_hold: revision_hold.unwrap_or(30 * SECOND),
-        processing_guarantee: processing_guarantee.unwrap_or_default(),
+        processing_guarantee: draft.processing_guarantee,
+        static_membership: static_membership.unwrap_or_default(),
+        group_protocol: draft.group_protocol,
         start_from: start_from.unwrap_or_default(),
         on_data_loss: on_data_loss.unwrap_or_default(),
         include: include.unwrap_or_default(),
         on_error,
         non_finite_outputs: non_finite_outputs.unwrap_or_default(),
     })
-}
-
-fn guarantee(text: &str) -> Result<ProcessingGuarantee, String> {
-    match text {
-        "at_least_once" => Ok(ProcessingGuarantee::AtLeastOnce),
-        "exactly_once" => Err(
-            "\"exactly_once\" is not built yet: the only accepted value is \"at_least_once\""
-                .to_owned(),
-        ),
-        other => Err(format!(
-            "{other:?} is not allowed: expected \"at_least_once\""
-        )),
-    }
 }
 
 fn start_from(text: &str) -> Result<StartFrom, String> {

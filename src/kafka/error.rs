@@ -9,6 +9,8 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 pub enum ErrorKind {
     /// Repeat, after a pause.
     Retriable,
+    /// A call of the transaction protocol did not end in its time: its outcome is unknown.
+    TimedOut,
     /// Abort the transaction, rewind, go on.
     Abortable,
     /// Rebuild the client.
@@ -71,12 +73,17 @@ impl KafkaError {
 
     /// Whether the same call may be repeated.
     pub fn is_retriable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Retriable | ErrorKind::QueueFull)
+        matches!(
+            self.kind,
+            ErrorKind::Retriable | ErrorKind::TimedOut | ErrorKind::QueueFull
+        )
     }
 
     /// Adds what the client last heard from the network, where that says more than the error.
     pub(super) fn with_cause(mut self, cause: Option<String>) -> Self {
-        if let Some(cause) = cause.filter(|_| self.kind == ErrorKind::Retriable) {
+        if let Some(cause) =
+            cause.filter(|_| matches!(self.kind, ErrorKind::Retriable | ErrorKind::TimedOut))
+        {
             self.message = format!("{} ({cause})", self.message);
         }
         self
@@ -114,7 +121,15 @@ fn kind(error: &ClientError) -> ErrorKind {
             _ => ErrorKind::Fatal,
         },
         ClientError::Transaction(inner) if inner.txn_requires_abort() => ErrorKind::Abortable,
-        ClientError::Transaction(inner) if inner.is_retriable() => ErrorKind::Retriable,
+        ClientError::Transaction(inner) if inner.is_retriable() => match inner.code() {
+            Code::OperationTimedOut | Code::RequestTimedOut => ErrorKind::TimedOut,
+            _ => ErrorKind::Retriable,
+        },
+        // Neither fatal nor abortable nor to be repeated: librdkafka says to treat it as fatal.
+        ClientError::Transaction(inner) => match kind_of(inner.code()) {
+            kind @ (ErrorKind::Fenced | ErrorKind::Authorization) => kind,
+            _ => ErrorKind::Fatal,
+        },
         ClientError::MessageConsumptionFatal(_) => ErrorKind::Fatal,
         ClientError::ClientConfig(..) | ClientError::ClientCreation(_) | ClientError::Nul(_) => {
             ErrorKind::Configuration

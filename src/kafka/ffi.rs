@@ -236,6 +236,21 @@ pub(super) fn commit<C: ConsumerContext>(
     }
 }
 
+/// The generation (classic protocol) or member epoch (consumer protocol) of a group member; not
+/// positive while it is no member.
+pub(super) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<i32> {
+    // SAFETY: the client outlives the call; the metadata is ours and destroyed here.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return None;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        Some(generation)
+    }
+}
+
 /// The high watermark of a partition as the last fetch saw it, without a request.
 pub(super) fn cached_high_watermark<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

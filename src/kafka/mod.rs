@@ -16,6 +16,7 @@ mod publisher;
 mod settings;
 mod source;
 mod topic_reader;
+mod transaction;
 
 pub use admin::{Admin, Created, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
@@ -24,6 +25,9 @@ pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SendError};
 pub use properties::{ClientMemory, RecordLimits};
 pub use publisher::{Delivery, Publisher};
-pub use settings::{DEFAULT_KAFKA_MEMORY, KafkaSettings, RESERVED_PROPERTIES, SECRET_PROPERTIES};
+pub use settings::{
+    DEFAULT_KAFKA_MEMORY, DEFAULT_TRANSACTION_TIMEOUT, GroupProtocol, KafkaSettings, Membership,
+    RESERVED_PROPERTIES, SECRET_PROPERTIES, TRANSACTION_TIMEOUT,
+};
 pub use source::{Committed, InputRecord, Polled, Position, Source};
 pub use topic_reader::{TopicEvent, TopicReader};

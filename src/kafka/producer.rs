@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -64,8 +65,8 @@ struct Delivered {
     failure: Option<ClientError>,
 }
 
-struct Context {
-    log: LogContext,
+pub(super) struct Context {
+    pub(super) log: LogContext,
     delivered: Mutex<Delivered>,
 }
 
@@ -90,8 +91,10 @@ impl ProducerContext for Context {
 
 /// A worker's producer. Not shared: its counters belong to one thread.
 pub struct Producer {
-    producer: BaseProducer<Context>,
+    pub(super) producer: BaseProducer<Context>,
     sent: Cell<u64>,
+    /// How long a transaction may stay open; zero without transactions.
+    pub(super) transaction_timeout: Duration,
 }
 
 impl std::fmt::Debug for Producer {
@@ -109,16 +112,21 @@ impl Producer {
         memory: ClientMemory,
         limits: RecordLimits,
     ) -> Result<Self, KafkaError> {
+        Self::create(&properties::producer(kafka, memory, limits), Duration::ZERO)
+    }
+
+    pub(super) fn create(config: &ClientConfig, timeout: Duration) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("producer"),
             delivered: Mutex::default(),
         };
-        let producer = properties::producer(kafka, memory, limits)
+        let producer = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self {
             producer,
             sent: Cell::new(0),
+            transaction_timeout: timeout,
         })
     }
 
@@ -206,6 +214,13 @@ impl Producer {
         failure
             .map(|error| KafkaError::client("writing predictions", &error))
             .map(|error| error.with_cause(self.producer.context().log.last_error()))
+    }
+
+    /// Forgets failed deliveries: their transaction is aborted.
+    pub(super) fn clear_failure(&self) {
+        let mut delivered = self.delivered();
+        delivered.failure = None;
+        delivered.tokens.clear();
     }
 
     /// What the client last heard from the network, where that was an error.

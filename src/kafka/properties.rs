@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use super::settings::KafkaSettings;
+use super::settings::{GroupProtocol, KafkaSettings, Membership};
 
 /// What one client may buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ fn base(kafka: &KafkaSettings, role: &str) -> ClientConfig {
 pub(super) fn group_consumer(
     kafka: &KafkaSettings,
     group_id: &str,
+    membership: &Membership,
     memory: ClientMemory,
 ) -> ClientConfig {
     let mut config = base(kafka, "worker");
@@ -82,10 +83,23 @@ pub(super) fn group_consumer(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
+        // Of aborted transactions nothing is read; and committed offsets are asked for with
+        // "require stable", so that a transaction that is still open is waited for.
         .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.partition.eof", "true")
         .set("allow.auto.create.topics", "false");
+    match membership.protocol {
+        GroupProtocol::Classic => {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        // The broker assigns; a strategy may not be set.
+        GroupProtocol::Consumer => {
+            config.set("group.protocol", "consumer");
+        }
+    }
+    if let Some(id) = &membership.static_id {
+        config.set("group.instance.id", id);
+    }
     config
 }
 
@@ -138,6 +152,23 @@ pub(super) fn producer(
             "batch.size",
             limits.batch.clamp(1_000, 1_000_000).to_string(),
         );
+    config
+}
+
+/// A worker's producer whose records are committed together with the offsets.
+pub(super) fn transactional_producer(
+    kafka: &KafkaSettings,
+    memory: ClientMemory,
+    limits: RecordLimits,
+    id: &str,
+) -> ClientConfig {
+    let mut config = producer(kafka, memory, limits);
+    let timeout = kafka.transaction_timeout().as_millis().to_string();
+    config
+        .set("transactional.id", id)
+        .set("transaction.timeout.ms", &timeout)
+        // What is not acknowledged by then cannot be committed any more.
+        .set("message.timeout.ms", &timeout);
     config
 }
 

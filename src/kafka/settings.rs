@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// Connection settings, shared by every client of the process.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,6 +14,41 @@ pub struct KafkaSettings {
     pub client: BTreeMap<String, String>,
     /// What all clients of the process may buffer together, in bytes.
     pub memory: u64,
+}
+
+/// Default of `transaction.timeout.ms`. A transaction that nobody ends holds readers back this long.
+pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The property that sets how long a transaction may stay open.
+pub const TRANSACTION_TIMEOUT: &str = "transaction.timeout.ms";
+
+impl KafkaSettings {
+    /// How long a transaction may stay open before the broker aborts it.
+    pub fn transaction_timeout(&self) -> Duration {
+        let configured = self.client.get(TRANSACTION_TIMEOUT);
+        configured
+            .and_then(|text| text.trim().parse().ok())
+            .map_or(DEFAULT_TRANSACTION_TIMEOUT, Duration::from_millis)
+    }
+}
+
+/// How a worker is a member of its group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Membership {
+    /// A name that survives restarts: the group then keeps the member's partitions for it.
+    pub static_id: Option<String>,
+    /// Which protocol the group speaks.
+    pub protocol: GroupProtocol,
+}
+
+/// Which protocol a consumer group speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// The members assign the partitions, cooperative and sticky.
+    #[default]
+    Classic,
+    /// The broker assigns them (KIP-848); needs Kafka 4.0.
+    Consumer,
 }
 
 /// Values may be secrets, whatever their name: only the names are shown.
@@ -61,6 +97,11 @@ pub const RESERVED_PROPERTIES: &[(&str, &str)] = &[
     (
         "partition.assignment.strategy",
         "rebalances are cooperative-sticky",
+    ),
+    ("group.protocol", "set streams.<name>.group_protocol"),
+    (
+        "group.instance.id",
+        "set streams.<name>.static_membership: each worker gets a name of its own",
     ),
 ];
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{LogContext, log_through};
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, ffi, properties};
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, Membership, ffi, properties};
 use crate::record::{NextOffset, Origin, TopicPartition};
 
 /// What a poll gives.
@@ -204,6 +204,20 @@ fn to_list<'a>(
     Ok(list)
 }
 
+/// Offsets to commit, each with its metadata.
+fn offsets_list(
+    offsets: &[(TopicPartition, NextOffset, String)],
+) -> Result<TopicPartitionList, ClientError> {
+    let positions = offsets.iter();
+    let list = to_list(positions.map(|(p, next, _)| (p, Offset::Offset(next.0))))?;
+    for (partition, _, metadata) in offsets {
+        if let Some(mut element) = list.find_partition(&partition.topic, partition.partition) {
+            element.set_metadata(metadata);
+        }
+    }
+    Ok(list)
+}
+
 /// A group member.
 pub struct Source {
     consumer: BaseConsumer<Context>,
@@ -224,6 +238,7 @@ impl Source {
         kafka: &KafkaSettings,
         group: &str,
         topics: &[String],
+        membership: &Membership,
         memory: ClientMemory,
     ) -> Result<Self, KafkaError> {
         let context = Context {
@@ -233,7 +248,8 @@ impl Source {
             closing: AtomicBool::new(false),
         };
         let doing = || format!("joining group {group:?}");
-        let consumer: BaseConsumer<Context> = properties::group_consumer(kafka, group, memory)
+        let config = properties::group_consumer(kafka, group, membership, memory);
+        let consumer: BaseConsumer<Context> = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client(doing(), &error))?;
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -355,6 +371,54 @@ impl Source {
             .map_err(|error| self.error("giving up partitions", &error))
     }
 
+    /// Reads `partitions`, which are assigned, from where each says. What was fetched of them is
+    /// dropped.
+    pub fn rewind(
+        &self,
+        positions: &[(TopicPartition, NextOffset)],
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let error = |error: &ClientError| self.error("rewinding", error);
+        let list = to_list(positions.iter().map(|(p, at)| (p, Offset::Offset(at.0))));
+        let sought = list
+            .and_then(|list| self.consumer.seek_partitions(list, timeout))
+            .map_err(|e| error(&e))?;
+        let mut each = sought.elements().into_iter();
+        each.try_for_each(|element| element.error())
+            .map_err(|e| error(&e))
+    }
+
+    /// Whether the client is a member of its group, as far as it knows.
+    pub fn is_member(&self) -> bool {
+        ffi::generation(&self.consumer).is_some_and(|generation| generation > 0)
+    }
+
+    /// Sends offsets, each with its metadata, into the producer's transaction. The group
+    /// coordinator refuses them if the group has a newer generation than this member.
+    pub(super) fn offsets_for_transaction(
+        &self,
+        offsets: &[(TopicPartition, NextOffset, String)],
+    ) -> Result<(TopicPartitionList, ConsumerGroupMetadata), KafkaError> {
+        let context = format!("committing offsets (group {:?})", self.group);
+        let list = offsets_list(offsets).map_err(|e| KafkaError::client(&context, &e))?;
+        // Taken fresh each time: it carries the generation.
+        let metadata = self.consumer.group_metadata();
+        // A client that has lost its membership gives metadata without a generation, and a
+        // coordinator takes that from anybody. Asked for after the metadata: it can become valid
+        // again only by a poll of this thread.
+        match metadata {
+            Some(metadata) if self.is_member() => Ok((list, metadata)),
+            _ => Err(KafkaError::new(
+                ErrorKind::Abortable,
+                context,
+                "the worker is no longer a member of its group",
+            )),
+        }
+    }
+
     /// Stops fetching `partitions`; what was fetched of them is dropped and fetched again later.
     pub fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
         to_list(partitions.iter().map(|p| (p, Offset::Invalid)))
@@ -375,17 +439,7 @@ impl Source {
         offsets: &[(TopicPartition, NextOffset, String)],
     ) -> Result<(), KafkaError> {
         let error = |error: &ClientError| self.error("committing offsets", error);
-        let list = to_list(
-            offsets
-                .iter()
-                .map(|(p, next, _)| (p, Offset::Offset(next.0))),
-        )
-        .map_err(|e| error(&e))?;
-        for (partition, _, metadata) in offsets {
-            if let Some(mut element) = list.find_partition(&partition.topic, partition.partition) {
-                element.set_metadata(metadata);
-            }
-        }
+        let list = offsets_list(offsets).map_err(|e| error(&e))?;
         let sent = ffi::commit(&self.consumer, &list);
         sent.map_err(|code| error(&ClientError::ConsumerCommit(code)))
     }

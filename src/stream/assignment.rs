@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::failpoints::{broken, fail_point};
 use super::partitions::HoldEnd;
 use super::session::{Exit, Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
@@ -41,7 +42,15 @@ impl Session<'_> {
                     // Everything scored is committed before another member reads on. What was
                     // lost was forgotten when it was noticed, so it is not in this commit.
                     let deadline = Instant::now() + self.parts.revoke_timeout;
-                    self.end_cycle(Some(deadline))?;
+                    fail_point("in-revoke");
+                    if broken("broken-ignore-revoke") {
+                        self.source.give_up(&partitions)?;
+                        continue;
+                    }
+                    match self.end_cycle(Some(deadline)) {
+                        Err(Exit::Abort(reason)) => self.abort(&reason, Some(deadline))?,
+                        ended => ended?,
+                    }
                     self.forget(&partitions);
                     self.source.give_up(&partitions)?;
                     tracing::info!(stream = self.settings.name, "gave up {}", list(&partitions));
@@ -215,7 +224,8 @@ impl Session<'_> {
     }
 }
 
-fn list(partitions: &[TopicPartition]) -> String {
+/// Partitions, for people.
+pub(super) fn list(partitions: &[TopicPartition]) -> String {
     partitions
         .iter()
         .map(ToString::to_string)

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::failpoints::fail_point;
 use super::fence;
 use super::session::{Exit, Session, Step};
 use crate::kafka::{KafkaError, Polled};
@@ -32,6 +33,13 @@ impl Session<'_> {
     /// waits for the commit's answer, and gives up at the deadline without committing.
     pub(super) fn end_cycle(&mut self, deadline: Option<Instant>) -> Step {
         self.wait(deadline, |session| session.producer.in_flight() == 0)?;
+        if self.settings.exactly_once() {
+            return self.end_transaction(deadline);
+        }
+        self.commit_offsets(deadline)
+    }
+
+    fn commit_offsets(&mut self, deadline: Option<Instant>) -> Step {
         self.cycle_start = Instant::now();
         self.cycle_records = 0;
         let commit = self.partitions.to_commit();
@@ -46,8 +54,11 @@ impl Session<'_> {
                     )
                 })
                 .collect();
+            fail_point("before-send-offsets");
+            fail_point("before-commit");
             self.source.commit(&offsets)?;
             self.partitions.commit_sent(commit);
+            fail_point("after-commit");
         }
         if deadline.is_some() {
             self.wait(deadline, |session| {
@@ -62,7 +73,11 @@ impl Session<'_> {
     pub(super) fn leave(&mut self) -> Step {
         self.batch.clear();
         self.stash.clear();
-        self.end_cycle(Some(self.parts.leave_deadline()))
+        let deadline = Some(self.parts.leave_deadline());
+        match self.end_cycle(deadline) {
+            Err(Exit::Abort(reason)) => self.abort(&reason, deadline),
+            ended => ended,
+        }
     }
 
     /// Serves acknowledgements until `done`, without ever ceasing to poll.
@@ -140,9 +155,16 @@ impl Session<'_> {
             self.parts
                 .metrics
                 .kafka_error(KafkaClient::Producer, KafkaErrorKind::Fatal);
-            return Err(Exit::Rebuild(error.to_string()));
+            return Err(if self.settings.exactly_once() {
+                self.delivery_failed(&error)
+            } else {
+                Exit::Rebuild(error.to_string())
+            });
         }
-        self.note_acknowledged();
+        self.producer.take_acknowledged(&mut self.tokens);
+        if !self.settings.exactly_once() {
+            self.count_settled();
+        }
         let in_flight = self.producer.in_flight() as i64;
         self.metrics.in_flight.add(in_flight - self.in_flight_shown);
         self.in_flight_shown = in_flight;

@@ -77,7 +77,7 @@ impl Session<'_> {
         match self.settings.policy(error.stage) {
             ErrorPolicy::DeadLetter => self.send_dead_letter(record, error),
             ErrorPolicy::Skip => {
-                self.metrics.skipped(error.stage.as_str());
+                self.failed.push((ErrorPolicy::Skip, error.stage));
                 tracing::debug!(
                     stream = self.settings.name,
                     "skipped {}-{} offset {}: {error}",
@@ -133,7 +133,7 @@ impl Session<'_> {
         })?;
         match sent {
             Ok(()) => {
-                self.metrics.dead_letter(error.stage.as_str());
+                self.failed.push((ErrorPolicy::DeadLetter, error.stage));
                 tracing::debug!(
                     stream = self.settings.name,
                     "dead letter for {}-{} offset {}: {error}",
@@ -149,6 +149,7 @@ impl Session<'_> {
 
     /// Sends a record, waiting for room in the queue where there is none.
     fn send(&mut self, mut record: OutgoingRecord<'_>) -> Step<Result<(), RowError>> {
+        self.begin_transaction()?;
         loop {
             match self.producer.send(&mut record) {
                 Ok(()) => return Ok(Ok(())),
@@ -163,42 +164,53 @@ impl Session<'_> {
                         error.to_string(),
                     )));
                 }
+                Err(SendError::Failed(error)) if self.settings.exactly_once() => {
+                    return Err(self.delivery_failed(&error));
+                }
                 Err(SendError::Failed(error)) => return Err(Exit::Rebuild(error.to_string())),
             }
         }
     }
 
-    /// Counts acknowledged predictions and their latency.
-    pub(super) fn note_acknowledged(&mut self) {
-        let mut tokens = std::mem::take(&mut self.tokens);
-        self.producer.take_acknowledged(&mut tokens);
-        if !tokens.is_empty() {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or(Duration::ZERO);
-            let now = now.as_millis() as u64;
-            for token in tokens.drain(..).filter(|token| *token != UNMEASURED) {
-                let slot = (token >> TIMESTAMP_BITS) as u16;
-                let sent_at = token & ((1 << TIMESTAMP_BITS) - 1);
-                let metrics = if slot == self.active.slot {
-                    Some(&self.active.metrics)
-                } else {
-                    self.versions
-                        .iter()
-                        .find(|(known, _)| *known == slot)
-                        .map(|(_, m)| m)
-                };
-                if let Some(metrics) = metrics {
-                    metrics.predictions.inc();
-                    if sent_at > 0 {
-                        metrics
-                            .end_to_end
-                            .observe(now.saturating_sub(sent_at) as f64 / 1000.0);
-                    }
+    /// Counts what is settled: acknowledged (`at_least_once`) or committed (`exactly_once`)
+    /// predictions and their latency, dead letters, skipped records.
+    pub(super) fn count_settled(&mut self) {
+        for (policy, stage) in self.failed.drain(..) {
+            match policy {
+                ErrorPolicy::Skip => self.metrics.skipped(stage.as_str()),
+                _ => self.metrics.dead_letter(stage.as_str()),
+            }
+        }
+        if self.tokens.is_empty() {
+            return;
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let now = now.as_millis() as u64;
+        for token in self.tokens.drain(..).filter(|token| *token != UNMEASURED) {
+            let slot = (token >> TIMESTAMP_BITS) as u16;
+            let sent_at = token & ((1 << TIMESTAMP_BITS) - 1);
+            let metrics = if slot == self.active.slot {
+                Some(&self.active.metrics)
+            } else {
+                let mut versions = self.versions.iter();
+                versions.find(|(known, _)| *known == slot).map(|(_, m)| m)
+            };
+            if let Some(metrics) = metrics {
+                metrics.predictions.inc();
+                if sent_at > 0 {
+                    let latency = now.saturating_sub(sent_at) as f64 / 1000.0;
+                    metrics.end_to_end.observe(latency);
                 }
             }
         }
-        self.tokens = tokens;
+    }
+
+    /// Forgets what was not settled: it is scored again.
+    pub(super) fn forget_settled(&mut self) {
+        self.failed.clear();
+        self.tokens.clear();
     }
 }
 

@@ -1,8 +1,9 @@
 //! The data plane: a stream's workers.
 //!
 //! A worker is one thread with its own consumer and its own producer. It shares nothing with its
-//! neighbours: the consumer group is the only scheduler. What it promises, `at_least_once`: an
-//! offset is committed only after every prediction and dead letter up to it is acknowledged.
+//! neighbours: the consumer group is the only scheduler. What it promises: an offset is committed
+//! only after every prediction and dead letter up to it is acknowledged (`at_least_once`), or in
+//! one transaction with them (`exactly_once`).
 //!
 //! | file | job |
 //! |---|---|
@@ -10,12 +11,16 @@
 //! | `session` | one time in the group: poll, score, produce |
 //! | `assignment` | answers rebalances, holds partitions back for their revision |
 //! | `cycle` | acknowledgements, then commits |
+//! | `exactly_once` | commits by transactions, aborts, rewinds |
 //! | `emit` | predictions, dead letters, policies |
-//! | `partitions`, `fence`, `routes`, `pace` | the pure parts |
+//! | `partitions`, `transaction`, `fence`, `routes`, `pace` | the pure parts |
+//! | `failpoints` | where tests interrupt |
 
 mod assignment;
 mod cycle;
 mod emit;
+mod exactly_once;
+mod failpoints;
 mod fence;
 mod health;
 mod pace;
@@ -25,6 +30,7 @@ mod routes;
 mod session;
 mod settings;
 mod topics;
+mod transaction;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +38,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use settings::{
-    ErrorPolicy, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom, StreamSettings,
+    ErrorPolicy, GroupProtocol, NonFiniteOutputs, OnDataLoss, ProcessingGuarantee, StartFrom,
+    StreamSettings,
 };
 
 use self::health::WorkerHealth;
@@ -48,7 +55,11 @@ const STUCK_AFTER: Duration = Duration::from_mins(1);
 /// Pauses between attempts to look the topics up.
 const LOOK_UP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Pause before a worker that panicked is started again.
-const PANIC_BACKOFF: Duration = Duration::from_secs(1);
+const PANIC_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A client call that takes so much longer than it may makes the process not live.
+const OVERDUE: Duration = Duration::from_secs(10);
+/// One that takes so much longer hangs: it cannot be cancelled, the process has to be restarted.
+const HUNG: Duration = Duration::from_secs(30);
 
 /// What a stream needs besides its settings.
 #[derive(Debug, Clone)]
@@ -61,6 +72,8 @@ pub struct StreamContext {
     pub serving: Arc<Serving>,
     /// Where to count.
     pub metrics: Arc<Metrics>,
+    /// The name of this instance.
+    pub instance_id: String,
     /// Whether the broker can tell topic settings; off for the embedded one.
     pub describe_topics: bool,
 }
@@ -78,6 +91,15 @@ pub struct StreamReport {
     pub partitions: usize,
     /// Why it is not live or not ready, or what else is wrong.
     pub problems: Vec<String>,
+}
+
+/// Why a stream asks for the end of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fatal {
+    /// A call into the Kafka client does not return. A restart helps.
+    Hung(String),
+    /// An operator has to change something.
+    GivenUp(String),
 }
 
 /// A running stream.
@@ -109,6 +131,7 @@ impl Stream {
             context.kafka.clone(),
             context.memory,
             Arc::clone(&context.metrics),
+            context.instance_id.clone(),
         );
         let shared = Arc::new(Shared {
             settings: Arc::new(settings),
@@ -128,6 +151,23 @@ impl Stream {
     /// What the stream says of itself.
     pub fn report(&self) -> StreamReport {
         self.shared.report()
+    }
+
+    /// Whether only the end of the process helps.
+    pub fn fatal(&self) -> Option<Fatal> {
+        let name = &self.shared.settings.name;
+        if let Some(reason) = self.shared.parts.given_up() {
+            return Some(Fatal::GivenUp(format!("stream {name}: {reason}")));
+        }
+        let workers = self.shared.workers.lock();
+        let workers = workers.unwrap_or_else(PoisonError::into_inner);
+        let mut overdue = workers.iter().filter_map(|worker| worker.report().overdue);
+        overdue.find(|(_, over)| *over >= HUNG).map(|(call, over)| {
+            Fatal::Hung(format!(
+                "stream {name}: {call} hangs, {}s longer than it may",
+                over.as_secs()
+            ))
+        })
     }
 
     /// Asks the workers to finish what they have and to leave, by `deadline`.
@@ -173,6 +213,7 @@ impl Shared {
                 metrics: Arc::clone(&metrics),
                 parts: Arc::clone(&self.parts),
                 health: Arc::clone(&health),
+                number,
             };
             let name = format!("{}-{number}", self.settings.name);
             match std::thread::Builder::new()
@@ -262,7 +303,13 @@ impl Shared {
             let worker = worker.report();
             report.partitions += worker.partitions;
             let failed = worker.state == WorkerState::Failed;
-            if !failed && worker.silent_for >= STUCK_AFTER {
+            if let Some((call, over)) = worker.overdue.filter(|(_, over)| *over >= OVERDUE) {
+                report.live = false;
+                let over = over.as_secs();
+                problems.push(format!(
+                    "a worker is stuck: {call}, {over}s longer than it may"
+                ));
+            } else if !failed && worker.silent_for >= STUCK_AFTER {
                 report.live = false;
                 problems.push(format!(
                     "a worker is stuck for {}s",
@@ -270,7 +317,7 @@ impl Shared {
                 ));
             }
             report.live &= !failed;
-            report.ready &= worker.state == WorkerState::Running;
+            report.ready &= worker.state == WorkerState::Running && worker.member;
             problems.extend(worker.detail);
         }
         problems.sort();
@@ -283,6 +330,7 @@ impl Shared {
 /// Runs a worker; a panic is our mistake, and costs a restart, not the stream.
 fn supervise_worker(worker: &Worker) {
     let stream = &worker.settings.name;
+    let mut pause = PANIC_BACKOFF.0;
     loop {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
         match ended {
@@ -296,9 +344,14 @@ fn supervise_worker(worker: &Worker) {
                 tracing::error!(stream, "worker panicked; starting it again");
                 let reason = "panicked, see the log".to_owned();
                 worker.health.set(WorkerState::Recovering, Some(reason));
-                std::thread::park_timeout(PANIC_BACKOFF);
-                if worker.parts.stopping() {
-                    return;
+                let end = Instant::now() + pause;
+                pause = (pause * 2).min(PANIC_BACKOFF.1);
+                while Instant::now() < end {
+                    if worker.parts.stopping() {
+                        return;
+                    }
+                    worker.health.beat();
+                    std::thread::park_timeout(Duration::from_millis(100));
                 }
             }
         }

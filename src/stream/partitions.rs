@@ -10,6 +10,8 @@ use crate::record::{NextOffset, RecordOffset, TopicPartition};
 struct Owned {
     /// What the group holds, as far as is known.
     committed: Option<NextOffset>,
+    /// Where reading started without a commit.
+    start: Option<NextOffset>,
     /// What may be committed once everything sent is acknowledged.
     next: Option<NextOffset>,
     /// Newest revision that scored a record of this partition.
@@ -62,6 +64,7 @@ impl Partitions {
     ) {
         let owned = Owned {
             committed,
+            start,
             next: committed.or(start),
             revision,
             hold: None,
@@ -181,6 +184,21 @@ impl Partitions {
                 owned.committed = owned.committed.max(Some(done.next));
             }
         }
+    }
+
+    /// Takes back what is not committed: it is to be read again.
+    pub(super) fn rewind(&mut self) {
+        for owned in self.owned.values_mut() {
+            owned.next = owned.committed.or(owned.start);
+        }
+    }
+
+    /// Where reading goes on, for the partitions that are not held back.
+    pub(super) fn positions(&self) -> Vec<(TopicPartition, NextOffset)> {
+        let running = self.owned.iter().filter(|(_, owned)| owned.hold.is_none());
+        running
+            .filter_map(|(partition, owned)| Some((partition.clone(), owned.next?)))
+            .collect()
     }
 
     /// Number of commits under way.

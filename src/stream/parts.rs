@@ -13,15 +13,25 @@ pub(super) struct Parts {
     pub(super) kafka: KafkaSettings,
     pub(super) memory: ClientMemory,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) instance_id: String,
     /// How long a revocation may wait for acknowledgements.
     pub(super) revoke_timeout: Duration,
     stop: AtomicBool,
     stop_by: Mutex<Option<Instant>>,
+    /// Why the process is to end.
+    given_up: Mutex<Option<String>>,
 }
 
 impl Parts {
-    pub(super) fn new(kafka: KafkaSettings, memory: ClientMemory, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        kafka: KafkaSettings,
+        memory: ClientMemory,
+        metrics: Arc<Metrics>,
+        instance_id: String,
+    ) -> Self {
         Self {
+            instance_id,
+            given_up: Mutex::new(None),
             kafka,
             memory,
             metrics,
@@ -29,6 +39,17 @@ impl Parts {
             stop: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         }
+    }
+
+    /// Asks for the end of the process.
+    pub(super) fn give_up(&self, reason: String) {
+        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    /// Why the process is to end.
+    pub(super) fn given_up(&self) -> Option<String> {
+        let given_up = self.given_up.lock();
+        given_up.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks the workers to leave, by `deadline`.

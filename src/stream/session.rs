@@ -7,12 +7,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::StreamSettings;
+use super::assignment::list;
+use super::failpoints::{broken, fail_point};
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
 use super::parts::Parts;
 use super::topics::Topics;
+use super::transaction::Transaction;
+use super::{ErrorPolicy, StreamSettings};
+use crate::codec::Stage;
 use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, Source};
 use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};
@@ -39,6 +43,11 @@ pub(super) enum Exit {
     Shutdown,
     /// No version of the model serves any more.
     ModelGone,
+    /// The transaction cannot be committed: it is aborted, reading is rewound, and the session
+    /// goes on.
+    Abort(String),
+    /// Another producer has taken over the transactional id.
+    Fenced(String),
     /// The clients are to be rebuilt and the group joined anew; nothing was committed past the
     /// last acknowledged cycle.
     Rebuild(String),
@@ -91,6 +100,9 @@ pub(super) struct Session<'s> {
     /// Records that were polled while the worker was waiting for something else.
     pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
+    pub(super) transaction: Transaction,
+    /// Whether an abort waits for its rewind.
+    pub(super) rewind_due: bool,
     /// Whether an error is shown that has not ended the session.
     pub(super) troubled: bool,
     pub(super) pace: Pace,
@@ -98,8 +110,13 @@ pub(super) struct Session<'s> {
     pub(super) cycle_records: usize,
     pub(super) lag: Vec<(TopicPartition, LagGauge)>,
     pub(super) lag_at: Instant,
+    /// Whether the group had taken the worker in when it was last looked at.
+    pub(super) member: bool,
     pub(super) in_flight_shown: i64,
+    /// Of acknowledged records that are not counted yet.
     pub(super) tokens: Vec<u64>,
+    /// Dead letters and skipped records that are not counted yet.
+    pub(super) failed: Vec<(ErrorPolicy, Stage)>,
     pub(super) text: Vec<u8>,
 }
 
@@ -148,6 +165,10 @@ impl Session<'_> {
         loop {
             let exit = match self.turn() {
                 Ok(()) => continue,
+                Err(Exit::Abort(reason)) => match self.abort(&reason, None) {
+                    Ok(()) => continue,
+                    Err(exit) => exit,
+                },
                 Err(exit) => exit,
             };
             if matches!(exit, Exit::Shutdown | Exit::ModelGone) {
@@ -168,6 +189,7 @@ impl Session<'_> {
         }
         self.take_snapshot()?;
         self.answer_rebalances()?;
+        self.rewind()?;
         self.end_holds()?;
         self.fill_batch()?;
         self.score_batch()?;
@@ -176,7 +198,9 @@ impl Session<'_> {
         if self.cycle_due(now) {
             self.end_cycle(None)?;
         }
-        if now.duration_since(self.lag_at) >= LAG_INTERVAL {
+        if !self.member || now.duration_since(self.lag_at) >= LAG_INTERVAL {
+            self.member = self.source.is_member();
+            self.health.set_member(self.member);
             self.show_lag(now);
         }
         Ok(())
@@ -224,6 +248,7 @@ impl Session<'_> {
             }
             let wait = match deadline {
                 None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
+                None if self.cycle_records == 0 => POLL_WAIT,
                 None => POLL_WAIT.min(self.until_cycle_end()),
                 Some(at) => at.saturating_duration_since(Instant::now()),
             };
@@ -263,7 +288,12 @@ impl Session<'_> {
                 self.metrics.rebalances.inc(RebalanceKind::Lost);
                 // Another member may own them: nothing of theirs may be committed from now on.
                 self.forget(&partitions);
+                let lost = list(&partitions);
                 self.rebalances.push_back(Rebalance::Revoked(partitions));
+                if self.transaction.is_open() {
+                    // It may hold predictions of theirs.
+                    return Err(Exit::Abort(format!("lost {lost}")));
+                }
             }
             Polled::Revoked {
                 partitions,
@@ -361,6 +391,10 @@ impl Session<'_> {
             self.pace.observe(rows, took);
         }
         let revision = self.active.serving.revision;
+        if broken("broken-commit-first") {
+            self.commit_first(&batch)?;
+        }
+        fail_point("before-produce");
         for (index, record) in batch.iter().enumerate() {
             self.emit(index, record)?;
             let origin = record.origin();
@@ -369,9 +403,21 @@ impl Session<'_> {
                 .done(origin.topic, origin.partition, offset, revision);
         }
         self.cycle_records += batch.len();
+        fail_point("after-produce");
         // The records' memory goes back to the client; the vector's is kept.
         self.batch = batch;
         self.batch.clear();
+        Ok(())
+    }
+
+    /// The deliberately broken variant `broken-commit-first`.
+    fn commit_first(&self, batch: &[InputRecord<'_>]) -> Step {
+        for record in batch {
+            let origin = record.origin();
+            let partition = TopicPartition::new(origin.topic, origin.partition);
+            let next = RecordOffset(origin.offset).next();
+            self.source.commit(&[(partition, next, String::new())])?;
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 pub use crate::codec::NonFiniteOutputs;
 use crate::codec::Stage;
+pub use crate::kafka::GroupProtocol;
 use crate::model::ModelName;
 
 /// One stream: input topics, a model, an output topic, a dead-letter topic.
@@ -39,6 +40,10 @@ pub struct StreamSettings {
     pub revision_hold: Duration,
     /// What is promised.
     pub processing_guarantee: ProcessingGuarantee,
+    /// Whether the group keeps a worker's partitions for it while it restarts.
+    pub static_membership: bool,
+    /// Which protocol the group speaks.
+    pub group_protocol: GroupProtocol,
     /// Where a partition without a committed offset starts.
     pub start_from: StartFrom,
     /// What happens when a committed offset is out of range.
@@ -64,6 +69,9 @@ pub enum ProcessingGuarantee {
     /// A crash can repeat, never lose.
     #[default]
     AtLeastOnce,
+    /// Predictions, dead letters and input offsets are committed together: a reader of committed
+    /// records sees each input once.
+    ExactlyOnce,
 }
 
 /// Where a partition without a committed offset starts.

@@ -11,7 +11,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextE
 use super::families::{Families, gauges, lock};
 use super::metrics::{
     self, CommitOutcome, HoldOutcome, KafkaClient, KafkaErrorKind, Label, LoadStage, RebalanceKind,
-    STAGES, SwapOutcome, WorkerState,
+    STAGES, SwapOutcome, TransactionOutcome, WorkerState,
 };
 use super::process::ProcessCollector;
 
@@ -160,6 +160,10 @@ pub struct StreamMetrics {
     pub held_partitions: IntGauge,
     /// Offset commits.
     pub commits: Counters<CommitOutcome>,
+    /// Transactions.
+    pub transactions: Counters<TransactionOutcome>,
+    /// Seconds from a transaction's start to its commit.
+    pub transaction_time: Histogram,
     /// Rebalance events.
     pub rebalances: Counters<RebalanceKind>,
     /// Ended holds.
@@ -189,6 +193,8 @@ impl StreamMetrics {
             in_flight: families.in_flight.with_label_values(&[stream]),
             held_partitions: families.held_partitions.with_label_values(&[stream]),
             commits: Counters::new(&families.commits, stream),
+            transactions: Counters::new(&families.transactions, stream),
+            transaction_time: families.transaction_time.with_label_values(&[stream]),
             rebalances: Counters::new(&families.rebalances, stream),
             revision_holds: Counters::new(&families.revision_holds, stream),
             dead_letters: stages(&families.dead_letters),

@@ -88,6 +88,10 @@ const END_TO_END_SECONDS: &[f64] = &[
 const LOAD_SECONDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 ];
+/// 1 ms to 30 s: around the commit interval, up to what a broker lets be open.
+const TRANSACTION_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 /// Up to the largest batch that can be configured.
 const BATCH_RECORDS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0,
@@ -128,6 +132,11 @@ families! {
         "Records produced to the output or dead-letter topic and not acknowledged yet.");
     COMMITS = counter("swapstream_commits_total", &["stream", "outcome"],
         "Offset commits, by outcome.");
+    TRANSACTIONS = counter("swapstream_transactions_total", &["stream", "outcome"],
+        "Transactions of a stream with `exactly_once`, by how they ended.");
+    TRANSACTION_DURATION = histogram("swapstream_transaction_duration_seconds", &["stream"],
+        TRANSACTION_SECONDS,
+        "Time from the start of a committed transaction to its commit.");
     REBALANCES = counter("swapstream_rebalances_total", &["stream", "kind"],
         "Rebalance events of the stream's workers, by kind.");
     WORKERS = gauge("swapstream_workers", &["stream", "state"],
@@ -200,6 +209,17 @@ labels! {
         Committed = "committed",
         /// It has not; the records may be read again.
         Failed = "failed",
+    }
+    /// How a transaction ended.
+    TransactionOutcome {
+        /// It is committed.
+        Committed = "committed",
+        /// It was aborted, and what was in it is scored again.
+        Aborted = "aborted",
+        /// Another producer of the same id, or the broker's time-out, has ended it.
+        Fenced = "fenced",
+        /// Its producer failed or did not answer in time: the committed offsets tell.
+        Unknown = "unknown",
     }
     /// What a rebalance did to a worker.
     RebalanceKind {
@@ -286,6 +306,7 @@ pub fn label_values(family: &str, label: &str) -> Option<Vec<&'static str>> {
     let is = |expected: &Family| family == expected.name;
     let values = match label {
         "outcome" if is(&COMMITS) => all::<CommitOutcome>(),
+        "outcome" if is(&TRANSACTIONS) => all::<TransactionOutcome>(),
         "outcome" if is(&REVISION_HOLDS) => all::<HoldOutcome>(),
         "outcome" if is(&MODEL_SWAPS) => all::<SwapOutcome>(),
         "stage" if is(&MODEL_LOAD_DURATION) => all::<LoadStage>(),

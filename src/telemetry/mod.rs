@@ -12,5 +12,5 @@ pub use handles::{
 pub use logging::{LogError, LogFormat, LogSettings, check_level, init};
 pub use metrics::{
     CommitOutcome, HoldOutcome, KafkaClient, KafkaErrorKind, Label, LoadStage, RebalanceKind,
-    SwapOutcome, WorkerState,
+    SwapOutcome, TransactionOutcome, WorkerState,
 };

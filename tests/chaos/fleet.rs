@@ -9,7 +9,7 @@ use super::stage::Stage;
 use crate::support::{Process, try_http_get};
 
 /// What the service may exit with by itself: a call of the Kafka client hung.
-pub const DOCUMENTED_EXIT: i32 = 70;
+pub const DOCUMENTED_EXIT: i32 = 75;
 /// From SIGTERM to the end: `shutdown_timeout`, and the last words.
 const STOP_DEADLINE: Duration = Duration::from_secs(14);
 const ADDRESS: &str = "listens on http://";

@@ -16,6 +16,7 @@
 
 mod bad_events;
 mod demo;
+mod exactly_once;
 mod faults;
 mod fence;
 mod logs;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
+    trials.extend(exactly_once::trials());
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(faults::trials());

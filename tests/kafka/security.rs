@@ -133,7 +133,7 @@ fn client(world: &World, user: &str, password: &str) -> String {
     let file = world.path(&format!("{user}.password"));
     std::fs::write(&file, password).expect("the password is written");
     format!(
-        "\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = {:?}\n\
+        "\"session.timeout.ms\" = \"6000\"\n\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = {:?}\n\
          \"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\"sasl.username\" = \"{user}\"\n\
          \"sasl.password\" = {{ file = {file:?} }}\n",
         secured.dir.join("ca.pem")
@@ -219,14 +219,14 @@ fn end_to_end(broker: &Broker) -> TestResult {
     give_rights(broker, &world);
     world.servers = Some(format!("127.0.0.1:{}", secured.port));
 
-    world.client_extra = client(&world, "publisher", password("publisher"));
+    world.client = client(&world, "publisher", password("publisher"));
     for done in [world.publish("v1", "1"), world.publish("v2", "2")] {
         let done = done.ok();
         shown.add(done.stdout + &done.stderr);
     }
     world.deploy("2");
 
-    world.client_extra = client(&world, "scorer", password("scorer"));
+    world.client = client(&world, "scorer", password("scorer"));
     let check = world.run(&["config", "check"]).ok();
     shown.add(check.stdout + &check.stderr);
     let instance = world.start_ready("a");
@@ -264,7 +264,7 @@ fn end_to_end(broker: &Broker) -> TestResult {
 
 /// Who may not is told what is missing, and where.
 fn refusals(world: &mut World, shown: &mut Shown) -> TestResult {
-    world.client_extra = client(world, "nobody", password("nobody"));
+    world.client = client(world, "nobody", password("nobody"));
     let list = world.run(&["model", "list"]);
     assert_eq!(list.code, 1, "{list:?}");
     let versions = world.registry_topic("versions");
@@ -284,7 +284,7 @@ fn refusals(world: &mut World, shown: &mut Shown) -> TestResult {
     shown.add(instance.stop().join("\n"));
 
     // Whoever has another password is not let in, and learns why.
-    world.client_extra = client(world, "scorer", WRONG);
+    world.client = client(world, "scorer", WRONG);
     let wrong = world.run(&["model", "list"]);
     assert_eq!(wrong.code, 1, "{wrong:?}");
     assert!(
@@ -295,7 +295,7 @@ fn refusals(world: &mut World, shown: &mut Shown) -> TestResult {
 
     // A broker whose certificate nobody has vouched for is not spoken to.
     let trusted = client(world, "scorer", password("scorer"));
-    world.client_extra = trusted
+    world.client = trusted
         .lines()
         .filter(|line| !line.contains("ssl.ca.location"))
         .fold(String::new(), |all, line| all + line + "\n");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use swapstream::kafka::{ClientMemory, Polled, Position, Source};
+use swapstream::kafka::{ClientMemory, Membership, Polled, Position, Source};
 use swapstream::record::{NextOffset, TopicPartition};
 
 use crate::support::trials::{TestResult, on_shared_broker};
@@ -39,7 +39,14 @@ fn send(world: &World, count: usize) {
 /// Commits an offset for the group as another program would.
 fn commit_by_hand(world: &World, offset: i64, metadata: &str) {
     let memory = ClientMemory::divide(world.kafka.memory, 4);
-    let source = Source::join(&world.kafka, &world.name, &[world.input()], memory).unwrap();
+    let source = Source::join(
+        &world.kafka,
+        &world.name,
+        &[world.input()],
+        &Membership::default(),
+        memory,
+    )
+    .unwrap();
     let partition = TopicPartition::new(world.input(), 0);
     let mut sent = false;
     let end = std::time::Instant::now() + PATIENCE;

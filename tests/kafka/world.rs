@@ -33,8 +33,8 @@ pub struct World {
     pub shutdown_timeout: &'static str,
     /// Another address for instances and commands.
     pub servers: Option<String>,
-    /// Lines that go into the `[kafka.client]` table.
-    pub client_extra: String,
+    /// Lines of the `[kafka.client]` table.
+    pub client: String,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
     /// Lines that go at the end of the configuration.
@@ -101,7 +101,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
             servers: None,
-            client_extra: String::new(),
+            client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
             extra: String::new(),
         }
@@ -150,9 +150,7 @@ shutdown_timeout = "{shutdown_timeout}"
 [kafka]
 bootstrap_servers = "{servers}"
 [kafka.client]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
-{client_extra}
+{client}
 [registry]
 versions_topic = "{name}-model-versions"
 artifacts_topic = "{name}-model-artifacts"
@@ -172,8 +170,8 @@ include = ["flight_id"]
 {extra}
 "#,
             shutdown_timeout = self.shutdown_timeout,
+            client = self.client,
             servers = { self.servers.as_ref() }.unwrap_or(&self.kafka.bootstrap_servers),
-            client_extra = self.client_extra,
             input = self.input(),
             output = self.output(),
             dlq = self.dead_letters(),
