@@ -47,9 +47,11 @@ pub use process::Process;
 /// enough not to compete with it for a core.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The built `swapstream` program; Cargo builds it before any integration test.
+/// The `swapstream` program: the one that Cargo builds before any integration test, or the one
+/// that `SWAPSTREAM_TEST_BIN` names.
 pub fn bin() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_swapstream"))
+    let built = || PathBuf::from(env!("CARGO_BIN_EXE_swapstream"));
+    std::env::var_os("SWAPSTREAM_TEST_BIN").map_or_else(built, PathBuf::from)
 }
 
 /// Whether this is a CI run, where a missing broker is a failure and not a reason to skip: a green
