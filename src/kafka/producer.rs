@@ -10,6 +10,7 @@ use rdkafka::message::{DeliveryResult, Header as ClientHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::context::{LogContext, log_through};
+use super::error::kind_of;
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
 
 /// Headers of an outgoing record.
@@ -160,7 +161,7 @@ impl Producer {
                     record.headers = RecordHeaders(headers);
                 }
                 let context = format!("writing to topic {:?}", record.topic);
-                let error = KafkaError::client(context, &error);
+                let error = self.explain(KafkaError::client(context, &error));
                 Err(match error.kind {
                     ErrorKind::QueueFull => SendError::Full,
                     ErrorKind::TooLarge => SendError::TooLarge(error),
@@ -212,8 +213,20 @@ impl Producer {
     pub fn failure(&self) -> Option<KafkaError> {
         let failure = self.delivered().failure.clone();
         failure
-            .map(|error| KafkaError::client("writing predictions", &error))
+            .map(|error| self.explain(KafkaError::client("writing predictions", &error)))
             .map(|error| error.with_cause(self.producer.context().log.last_error()))
+    }
+
+    /// Once a client has failed for good, every call says only that: the cause says what to do.
+    pub(super) fn explain(&self, mut error: KafkaError) -> KafkaError {
+        if let Some((code, text)) = self.producer.client().fatal_error() {
+            error.kind = match kind_of(code) {
+                kind @ (ErrorKind::Fenced | ErrorKind::Authorization) => kind,
+                _ => ErrorKind::Fatal,
+            };
+            error.message = text;
+        }
+        error
     }
 
     /// Forgets failed deliveries: their transaction is aborted.

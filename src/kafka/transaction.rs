@@ -45,7 +45,8 @@ impl Producer {
             if matches!(error, ClientError::Flush(_)) {
                 found.kind = ErrorKind::TimedOut;
             }
-            found.with_cause(self.producer.context().log.last_error())
+            self.explain(found)
+                .with_cause(self.producer.context().log.last_error())
         })
     }
 

@@ -15,6 +15,8 @@ use crate::kafka::ErrorKind;
 
 /// Fencings that count together lie within this time.
 const FENCINGS_WITHIN: Duration = Duration::from_mins(1);
+/// One take-over may fence twice: both sides repeat themselves while the broker ends what was open.
+const ONE_TAKE_OVER: Duration = Duration::from_secs(5);
 /// So many of them mean another instance of the same name.
 const FENCINGS: usize = 3;
 
@@ -160,7 +162,10 @@ pub(super) struct Fencings(VecDeque<Instant>);
 impl Fencings {
     /// Notes a fencing; whether there were too many within a minute.
     pub(super) fn too_many(&mut self, now: Instant) -> bool {
-        self.0.push_back(now);
+        let last = self.0.back();
+        if last.is_none_or(|last| now.saturating_duration_since(*last) >= ONE_TAKE_OVER) {
+            self.0.push_back(now);
+        }
         while let Some(first) = self.0.front() {
             if now.saturating_duration_since(*first) <= FENCINGS_WITHIN {
                 break;

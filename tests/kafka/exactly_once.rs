@@ -91,6 +91,8 @@ fn feed(kafka: &KafkaSettings, topic: &str, stop: &AtomicBool, count: &AtomicUsi
             timestamp: None,
         });
         publisher.send_all(records, &mut |_| {}).unwrap();
+        // A pace that a debug build keeps up with.
+        std::thread::sleep(Duration::from_millis(20));
         sent += IN_TRANSACTION;
         // The first one soon: a test may be short.
         if number % ABORTED == 5 {
@@ -124,7 +126,7 @@ fn answered_once(world: &World, inputs: usize) -> Vec<OwnedRecord> {
     let mut seen: BTreeMap<(i32, i64), usize> = BTreeMap::new();
     let mut counted = 0;
     while seen.len() < expected.len() {
-        tail.turn(Duration::from_millis(20));
+        while tail.turn(Duration::from_millis(20)) {}
         for one in predictions(&tail.records[counted..]) {
             *seen.entry((one.partition, one.offset)).or_default() += 1;
         }
