@@ -104,6 +104,9 @@ fn plan() -> Result<Plan, String> {
     {
         only.push(Fault::named(name).ok_or_else(|| format!("CHAOS_FAULTS: no fault {name}"))?);
     }
+    if only.is_empty() {
+        only = broken.as_deref().map(provoking).unwrap_or_default();
+    }
     let mut guarantees = vec![Guarantee::ExactlyOnce, Guarantee::AtLeastOnce];
     if let Some(name) = set("CHAOS_GUARANTEES") {
         guarantees.retain(|guarantee| name.split(',').any(|one| one == guarantee.name()));
@@ -118,6 +121,16 @@ fn plan() -> Result<Plan, String> {
         broken,
         only,
     })
+}
+
+/// Faults in which a broken variant shows.
+fn provoking(broken: &str) -> Vec<Fault> {
+    match broken {
+        "broken-commit-first" => vec![Fault::Kill, Fault::KillAtPoint],
+        "broken-ignore-revoke" => vec![Fault::Churn, Fault::Term],
+        "broken-reuse-producer" => vec![Fault::ProxySwallow, Fault::BrokerStop],
+        _ => Vec::new(),
+    }
 }
 
 fn chaos() -> Result<Completion, Failed> {

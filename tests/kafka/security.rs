@@ -256,10 +256,47 @@ fn end_to_end(broker: &Broker) -> TestResult {
     );
     shown.add(denied.stdout + &denied.stderr);
     shown.add(instance.stop().join("\n"));
-
+    exactly_once(broker, &mut world, &mut shown);
     refusals(&mut world, &mut shown)?;
     shown.check();
     Ok(())
+}
+
+/// Transactions need one right more, and without it the missing id is named.
+fn exactly_once(broker: &Broker, world: &mut World, shown: &mut Shown) {
+    world.stream_extra = "processing_guarantee = \"exactly_once\"".to_owned();
+    let instance = world.start("t");
+    let id = format!("{}-t-0", world.name);
+    eventually("the instance names the transactional id", PATIENCE, || {
+        let (code, body) = instance.get("/readyz");
+        let named = body.to_lowercase().contains("authoriz") && body.contains(&id);
+        if code == 503 && named {
+            Ok(())
+        } else {
+            Err(body)
+        }
+    });
+    let rights = [Write, Describe];
+    let ids = format!("{}-", world.name);
+    allow(
+        broker.bootstrap(),
+        "scorer",
+        &rights,
+        Resource::TransactionalId,
+        &ids,
+    )
+    .unwrap();
+    let sample = events();
+    world.produce(
+        sample
+            .iter()
+            .take(10)
+            .map(|e| (0, None, Some(e.as_slice()))),
+    );
+    assert_eq!(world.read(&world.output(), 30).len(), 30);
+    shown.add(instance.metrics());
+    shown.add(instance.stop().join("\n"));
+    world.stream_extra.clear();
 }
 
 /// Who may not is told what is missing, and where.
