@@ -141,14 +141,15 @@ impl Hands<'_> {
         let armed = format!("{point}={after}*off->1*return({action})->off");
         self.fleet.terminate(victim);
         self.fleet.start(self.stage, victim, Some(&armed));
+        let other = STEADY[usize::from(victim == STEADY[0])];
         if point == "in-revoke" {
-            // It must own something before it can be taken away.
-            let series = "swapstream_consumer_lag_records{";
-            let owns =
-                || self.fleet.metric(victim, series).is_some() && self.fleet.is_ready(victim);
+            // It must own everything, so that the other one's return takes something away.
+            self.fleet.terminate(other);
+            let streams = self.stage.guarantees.len();
+            let owns = || self.fleet.has_work(victim, streams);
             self.await_that("the victim owns partitions", owns)?;
-            self.pause(500, 1_500);
-            self.fleet.start(self.stage, GUEST, None);
+            self.pause(200, 1_500);
+            self.fleet.start(self.stage, other, None);
         }
         let done = if stop {
             let time = Duration::from_millis(self.rng.between(1_000, 13_000));
@@ -165,9 +166,6 @@ impl Hands<'_> {
             end.map(drop)
                 .ok_or_else(|| failed(format!("{armed} was not reached")))
         };
-        if point == "in-revoke" {
-            self.fleet.terminate(GUEST);
-        }
         done.map(|()| armed)
     }
 
@@ -192,8 +190,12 @@ impl Hands<'_> {
     fn hijack(&mut self, victim: usize) -> Happened {
         let group = self.stage.topics.group(Guarantee::ExactlyOnce);
         let id = format!("{group}-{}-0", self.fleet.id(victim));
+        let series = "swapstream_transactions_total{outcome=\"fenced\"";
+        let fenced = || self.fleet.metric(victim, series).unwrap_or(0.0);
+        let before = fenced();
         take_over(&self.stage.kafka.bootstrap_servers, &id)
             .map_err(|error| failed(format!("{id}: {error}")))?;
+        self.await_that("the worker notices that it is fenced", || fenced() > before)?;
         Ok(id)
     }
 
