@@ -191,12 +191,17 @@ fn values_out_of_range_or_of_another_type_say_what_is_allowed() {
             "expected a duration with a unit",
         ),
         (
-            "processing_guarantee = \"exactly_once\"",
-            "is not built yet: the only accepted value",
+            "processing_guarantee = \"maybe\"",
+            "expected \"at_least_once\" or \"exactly_once\"",
         ),
         (
-            "processing_guarantee = \"maybe\"",
-            "expected \"at_least_once\"",
+            "static_membership = \"yes\"",
+            "expected true or false, found the string \"yes\"",
+        ),
+        ("static_membership = true", "needs instance_id"),
+        (
+            "group_protocol = \"eager\"",
+            "expected \"classic\" or \"consumer\"",
         ),
         ("start_from = \"yesterday\"", "a time in UTC"),
         (
@@ -227,6 +232,49 @@ fn values_out_of_range_or_of_another_type_say_what_is_allowed() {
             "{line}: {error}"
         );
     }
+}
+
+#[test]
+fn exactly_once_has_its_own_rules() {
+    let guarantee = "processing_guarantee = \"exactly_once\"";
+    let config = stream_line(guarantee).unwrap();
+    let interval = |config: &Config| config.streams[0].commit_interval;
+    assert_eq!(interval(&config), Duration::from_millis(100));
+    let config = stream_line(&format!("{guarantee}\ncommit_interval = \"2s\"")).unwrap();
+    assert_eq!(interval(&config), Duration::from_secs(2));
+    let error = stream_error(&format!("{guarantee}\nmax_batch_time = \"10s\""));
+    assert!(
+        error.contains("must stay below transaction.timeout.ms, which is 10s"),
+        "{error}"
+    );
+    let client = |lines: &str| {
+        let text = GOOD.replace("[streams", &format!("[kafka.client]\n{lines}\n[streams"));
+        parse(&(text + guarantee)).unwrap_err()
+    };
+    let errors = client("\"transaction.timeout.ms\" = 600000");
+    assert!(
+        errors[0].contains("must stay below max.poll.interval.ms"),
+        "{errors:?}"
+    );
+    let errors = client("\"transaction.timeout.ms\" = \"soon\"");
+    assert!(
+        errors[0].contains("expected a number of milliseconds"),
+        "{errors:?}"
+    );
+    let consumer = GOOD.replace(
+        "[streams",
+        "[kafka.client]\n\"session.timeout.ms\" = 6000\n[streams",
+    );
+    let errors = parse(&(consumer + "group_protocol = \"consumer\"")).unwrap_err();
+    assert!(errors[0].contains("the broker sets it"), "{errors:?}");
+    // Two streams with transactions in one group would share their ids.
+    let second = "\n[streams.second]\ngroup_id = \"swapstream-flights\"\ninput_topics = [\"x\"]\n\
+                  output_topic = \"y\"\ndead_letter_topic = \"z\"\nmodel = \"m\"\n";
+    let errors = parse(&format!("{GOOD}{guarantee}{second}{guarantee}")).unwrap_err();
+    assert!(
+        errors[0].contains("give each stream its own group_id"),
+        "{errors:?}"
+    );
 }
 
 #[test]
