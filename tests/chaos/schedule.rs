@@ -114,9 +114,9 @@ impl Fault {
         all.find(|fault| fault.name() == name)
     }
 
-    /// The broker's own time-out that the service may have to wait for after this fault, counted
-    /// from its begin: the session of a member that is gone without a word, and the transaction
-    /// it left open.
+    /// The broker's own time-out that the service may have to wait for after this fault: the
+    /// session of a member that is gone without a word, and the transaction it left open. A lost
+    /// answer to EndTxn is waited for as long as the transaction may last.
     pub fn broker_wait(self) -> Duration {
         match self {
             // A member gone in silence, and its transaction, which ends by time-out where its
@@ -157,13 +157,17 @@ pub fn schedule(seed: u64, rounds: usize, only: &[Fault]) -> Vec<Fault> {
 }
 
 /// What recovery counts: from the fault's end, or, where that took longer than it may, from the
-/// broker's time-out that the service had to wait for.
-pub fn recovery(raw: Duration, begin_to_end: Duration, fault: Fault) -> Duration {
+/// broker's time-out that the service had to wait for. A stopped instance's time-outs run while
+/// it is stopped; all others begin with the end of the fault, a restarted broker's included.
+pub fn recovery(raw: Duration, fault_took: Duration, fault: Fault) -> Duration {
     if raw <= BOUND {
         return raw;
     }
-    let wait = fault.broker_wait().saturating_sub(begin_to_end);
-    raw.saturating_sub(wait)
+    let ran = match fault {
+        StopSession | StopTransaction => fault_took,
+        _ => Duration::ZERO,
+    };
+    raw.saturating_sub(fault.broker_wait().saturating_sub(ran))
 }
 
 /// How soon the service must score again.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::disk::Disk;
 use super::oracle::MODEL;
 use super::proxy::Proxy;
+use super::run::Plan;
 use super::verifier::{Guarantee, Outlet};
 use crate::support::{
     Broker, BrokerOptions, Listener, Unavailable, bin, eventually, free_ports, unique,
@@ -74,6 +75,8 @@ pub struct Stage {
     pub disk: Result<Disk, String>,
     /// What instances are told to do wrong.
     pub broken: Option<String>,
+    /// `commit_interval` of the streams.
+    commit_interval: &'static str,
     dir: TempDir,
     proxied: String,
 }
@@ -84,7 +87,8 @@ pub fn flights() -> PathBuf {
 
 impl Stage {
     /// A broker with its proxy, and all topics.
-    pub fn new(guarantees: &[Guarantee], broken: Option<String>) -> Result<Self, Unavailable> {
+    pub fn new(plan: &Plan) -> Result<Self, Unavailable> {
+        let guarantees = &plan.guarantees;
         let (behind, before) = free_ports().map_err(|e| Unavailable::broken(e.to_string()))?;
         let disk = Disk::mount();
         let options = BrokerOptions {
@@ -118,9 +122,10 @@ impl Stage {
                 name,
                 partitions: PARTITIONS,
             },
-            guarantees: guarantees.to_vec(),
+            guarantees: guarantees.clone(),
             disk,
-            broken,
+            broken: plan.broken.clone(),
+            commit_interval: plan.commit_interval(),
             dir: tempfile::tempdir().expect("a directory"),
             proxied: format!("127.0.0.1:{before}"),
         };
@@ -163,6 +168,7 @@ listen = "127.0.0.1:0"
         for guarantee in &self.guarantees {
             let stream = guarantee.name();
             let (input, group) = (&self.topics.input, self.topics.group(*guarantee));
+            let interval = self.commit_interval;
             let output = self.topics.outlet(*guarantee, Outlet::Predictions);
             let dead_letters = self.topics.outlet(*guarantee, Outlet::DeadLetters);
             text.push_str(&format!(
@@ -174,7 +180,7 @@ output_topic = "{output}"
 dead_letter_topic = "{dead_letters}"
 model = "{MODEL}"
 processing_guarantee = "{stream}"
-commit_interval = "100ms"
+commit_interval = "{interval}"
 workers = 1
 max_batch_size = 32
 include = ["k", "seq", "flight_id"]
