@@ -39,6 +39,14 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same where no broker answers, and for what has nothing to write.
 const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
 
+/// How long HTTP may take to end.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What of the time for a shutdown is left to the control plane, once the streams are gone.
+fn control_share(shutdown_timeout: Duration) -> Duration {
+    (shutdown_timeout / 3).min(CONTROL_TIMEOUT + HTTP_TIMEOUT * 2)
+}
+
 /// What differs between the service and the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppOptions {
@@ -168,6 +176,7 @@ impl App {
     pub fn stop(self) {
         let start = Instant::now();
         let deadline = start + self.shutdown_timeout;
+        let streams_by = deadline - control_share(self.shutdown_timeout);
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 tracing::warn!("second signal: ending at once; what is not committed is repeated");
@@ -175,35 +184,38 @@ impl App {
             }
         });
         for stream in self.health.streams() {
-            stream.stop(deadline);
+            stream.stop(streams_by);
         }
         // A moment more than the workers take for themselves, to close their clients.
-        let patience = deadline + CONTROL_TIMEOUT;
+        let patience = streams_by + control_share(self.shutdown_timeout) / 3;
         while !self.health.streams().iter().all(Stream::is_stopped) {
             if Instant::now() >= patience {
                 tracing::error!(
-                    "workers did not stop within {:?}; what is not committed is repeated",
-                    self.shutdown_timeout
+                    "workers did not stop in time; what is not committed is left to the next owner"
                 );
                 break;
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        if !self.watcher.stop(CONTROL_TIMEOUT_SILENT) {
+        let left = |most: Duration| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            most.min(left.saturating_sub(HTTP_TIMEOUT))
+        };
+        if !self.watcher.stop(left(CONTROL_TIMEOUT_SILENT)) {
             tracing::debug!("the registry watcher is left in a request");
         }
         let patience = match self.probe.status().problem() {
             Some(_) => CONTROL_TIMEOUT_SILENT,
             None => CONTROL_TIMEOUT,
         };
-        if !self.reporter.stop(patience) {
+        if !self.reporter.stop(left(patience)) {
             tracing::warn!("the status tombstones were not written in time");
         }
         self.probe.stop();
         if self.stop_http.send(()).is_err() {
             tracing::debug!("http had ended before");
         }
-        self.runtime.shutdown_timeout(Duration::from_millis(200));
+        self.runtime.shutdown_timeout(HTTP_TIMEOUT);
         tracing::info!("stopped after {:.1}s", start.elapsed().as_secs_f64());
     }
 }

@@ -1,12 +1,17 @@
 //! Liveness and readiness of the whole process, from what each part says of itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::probe::BrokerStatus;
 use crate::http::{HealthSource, Report};
 use crate::registry::Board;
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
+
+/// The registry's thread is stuck when it has not turned for this long; without a broker its
+/// requests take their time.
+const STUCK_AFTER: Duration = Duration::from_mins(3);
 
 /// What the health endpoints ask.
 #[derive(Debug)]
@@ -44,9 +49,16 @@ impl HealthSource for Health {
             .iter()
             .map(Stream::report)
             .filter(|report| !report.live);
-        reports
-            .map(|report| format!("stream {}: {}", report.name, report.problems.join("; ")))
-            .collect()
+        let streams =
+            reports.map(|report| format!("stream {}: {}", report.name, report.problems.join("; ")));
+        let silent = self.board.silent_for().filter(|time| *time >= STUCK_AFTER);
+        let control = silent.map(|time| {
+            format!(
+                "the thread that follows the registry is stuck for {}s",
+                time.as_secs()
+            )
+        });
+        control.into_iter().chain(streams).collect()
     }
 
     fn ready(&self) -> Report {

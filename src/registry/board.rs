@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::status::ModelReport;
 use crate::model::ModelName;
@@ -70,6 +70,8 @@ struct State {
 pub struct Board {
     state: Mutex<State>,
     changed: Condvar,
+    /// When the watcher's loop last turned.
+    beat: Mutex<Option<Instant>>,
 }
 
 impl Board {
@@ -88,6 +90,17 @@ impl Board {
         state.generation += 1;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The watcher's loop has turned.
+    pub(super) fn beat(&self) {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long the watcher's loop has not turned; `None` before its first turn.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        beat.map(|beat| beat.elapsed())
     }
 
     pub(super) fn set_caught_up(&self) {

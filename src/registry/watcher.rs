@@ -162,6 +162,7 @@ impl Task {
     fn run(&mut self) {
         let (mut pause, longest) = PAUSE;
         while !self.stopped() {
+            self.parts.board.beat();
             let problem = match self.open() {
                 Ok((deployments, versions)) => {
                     pause = PAUSE.0;
@@ -262,6 +263,7 @@ impl Task {
 
     /// Lets the control state decide and does what it says.
     fn act(&mut self, mut versions: Option<&mut Followed>) -> Result<(), KafkaError> {
+        self.parts.board.beat();
         self.hear();
         self.retired.retain(|model| Arc::strong_count(model) > 1);
         let now = Instant::now();

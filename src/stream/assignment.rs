@@ -174,6 +174,8 @@ impl Session<'_> {
             .cloned()
             .collect();
         self.source.resume(&go)?;
+        // Where reading waits for commits, the new ones wait as well, from the next turn on.
+        self.held_back = false;
         if !held.is_empty() {
             self.metrics.held_partitions.add(held.len() as i64);
             self.source.pause(&held)?;
@@ -220,6 +222,7 @@ impl Session<'_> {
             }
         }
         let partitions: Vec<TopicPartition> = ended.into_iter().map(|(p, _)| p).collect();
+        self.held_back = false;
         Ok(self.source.resume(&partitions)?)
     }
 }

@@ -8,12 +8,14 @@ use super::fence;
 use super::session::{Exit, Session, Step};
 use crate::kafka::{KafkaError, Polled};
 use crate::record::NextOffset;
-use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind};
+use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind, WorkerState};
 
 /// A wait that is longer pauses the partitions and goes on polling.
 const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(1);
 /// One step of a wait.
 const STEP: Duration = Duration::from_millis(1);
+/// One poll while reading waits for commits.
+const HELD_BACK_POLL: Duration = Duration::from_millis(50);
 
 impl Session<'_> {
     /// Whether the cycle is to end now.
@@ -41,7 +43,7 @@ impl Session<'_> {
 
     fn commit_offsets(&mut self, deadline: Option<Instant>) -> Step {
         self.cycle_start = Instant::now();
-        self.cycle_records = 0;
+        let records = std::mem::take(&mut self.cycle_records);
         let commit = self.partitions.to_commit();
         if !commit.is_empty() {
             let offsets: Vec<(_, NextOffset, String)> = commit
@@ -57,7 +59,7 @@ impl Session<'_> {
             fail_point("before-send-offsets");
             fail_point("before-commit");
             self.source.commit(&offsets)?;
-            self.partitions.commit_sent(commit);
+            self.partitions.commit_sent(commit, records);
             fail_point("after-commit");
         }
         if deadline.is_some() {
@@ -66,6 +68,37 @@ impl Session<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// While commits fail or are not answered, scoring goes on for one more cycle, and then waits:
+    /// a crash must not repeat a whole backlog. Gives whether it waits.
+    pub(super) fn hold_back(&mut self) -> Step<bool> {
+        let limit = self.settings.max_cycle_records.saturating_mul(2);
+        let over = self.cycle_records + self.partitions.unsettled() >= limit;
+        if over != self.held_back {
+            let running = self.partitions.running();
+            if over {
+                let why = "commits are not answered; reading waits for them";
+                tracing::warn!(stream = self.settings.name, "{why}");
+                self.health.set(WorkerState::Running, Some(why.to_owned()));
+                self.source.pause(&running)?;
+            } else {
+                self.health.set(WorkerState::Running, None);
+                self.source.resume(&running)?;
+            }
+            self.held_back = over;
+        }
+        if over {
+            self.serve_producer()?;
+            match self.source.poll(HELD_BACK_POLL) {
+                Polled::Record(record) => self.stash.push_back(record),
+                event => self.on_event(event)?,
+            }
+            if self.partitions.commits_under_way() == 0 && self.cycle_due(Instant::now()) {
+                self.end_cycle(None)?;
+            }
+        }
+        Ok(over)
     }
 
     /// Leaves in order: what is sent is acknowledged and committed, what is not scored is left to
@@ -113,10 +146,16 @@ impl Session<'_> {
             }
         }
         if paused {
-            let running = self.partitions.running();
-            self.source.resume(&running)?;
+            self.resume_running()?;
         }
         Ok(())
+    }
+
+    /// Resumes what is not held for a revision. What is held back for its commits is paused again
+    /// in the next turn.
+    pub(super) fn resume_running(&mut self) -> Step {
+        self.held_back = false;
+        Ok(self.source.resume(&self.partitions.running())?)
     }
 
     /// Polls for events; a record that slips through is kept for the next batch.

@@ -63,7 +63,7 @@ impl Session<'_> {
             producer.commit(timeout)
         })?;
         fail_point("after-commit");
-        self.partitions.commit_sent(commit);
+        self.partitions.commit_sent(commit, self.cycle_records);
         self.partitions.commit_answered(true);
         self.metrics.commits.inc(CommitOutcome::Committed);
         self.metrics.transactions.inc(TransactionOutcome::Committed);
@@ -116,9 +116,8 @@ impl Session<'_> {
         // Polled meanwhile, from where reading had got to.
         self.stash.clear();
         let positions = self.partitions.positions();
-        let partitions: Vec<TopicPartition> = positions.iter().map(|(p, _)| p.clone()).collect();
         // A wait that ended in the abort has left them paused.
-        self.source.resume(&partitions)?;
+        self.resume_running()?;
         Ok(self.source.rewind(&positions, REWIND)?)
     }
 

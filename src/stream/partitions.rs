@@ -48,7 +48,17 @@ pub(super) struct ToCommit {
 pub(super) struct Partitions {
     owned: BTreeMap<TopicPartition, Owned>,
     /// Commits under way, oldest first: answers come in order.
-    under_way: VecDeque<Vec<ToCommit>>,
+    under_way: VecDeque<UnderWay>,
+    /// Records of commits that failed.
+    failed: usize,
+}
+
+/// A commit that is not answered.
+#[derive(Debug)]
+struct UnderWay {
+    offsets: Vec<ToCommit>,
+    /// Records that it settles.
+    records: usize,
 }
 
 impl Partitions {
@@ -162,16 +172,23 @@ impl Partitions {
 
     /// Newest offset of `partition` in a commit under way.
     fn sent(&self, partition: &TopicPartition) -> Option<NextOffset> {
-        let commits = self.under_way.iter().flatten();
+        let commits = self.under_way.iter().flat_map(|commit| &commit.offsets);
         commits
             .filter(|commit| commit.partition == *partition)
             .map(|commit| commit.next)
             .max()
     }
 
-    /// Notes that `commit` is under way.
-    pub(super) fn commit_sent(&mut self, commit: Vec<ToCommit>) {
-        self.under_way.push_back(commit);
+    /// Notes that `offsets` are under way, with `records` scored since the last commit.
+    pub(super) fn commit_sent(&mut self, offsets: Vec<ToCommit>, records: usize) {
+        let records = records + std::mem::take(&mut self.failed);
+        self.under_way.push_back(UnderWay { offsets, records });
+    }
+
+    /// Records in commits that failed or are not answered: a crash repeats them.
+    pub(super) fn unsettled(&self) -> usize {
+        let under_way = self.under_way.iter().map(|commit| commit.records);
+        self.failed + under_way.sum::<usize>()
     }
 
     /// Notes the answer to the oldest commit under way. A failed one is due again.
@@ -179,7 +196,11 @@ impl Partitions {
         let Some(commit) = self.under_way.pop_front() else {
             return;
         };
-        for done in commit.into_iter().filter(|_| stored) {
+        if !stored {
+            self.failed += commit.records;
+            return;
+        }
+        for done in commit.offsets {
             if let Some(owned) = self.owned.get_mut(&done.partition) {
                 owned.committed = owned.committed.max(Some(done.next));
             }
@@ -229,12 +250,16 @@ mod tests {
         partitions.add(tp(0), None, Some(NextOffset(7)), -1);
         let commit = partitions.to_commit();
         assert_eq!(commit[0].next, NextOffset(7));
-        partitions.commit_sent(commit.clone());
+        partitions.commit_sent(commit.clone(), 7);
+        assert_eq!(partitions.unsettled(), 7);
         assert!(partitions.to_commit().is_empty());
         partitions.commit_answered(false);
         assert_eq!(partitions.to_commit(), commit);
-        partitions.commit_sent(commit);
+        assert_eq!(partitions.unsettled(), 7);
+        partitions.commit_sent(commit, 1);
+        assert_eq!(partitions.unsettled(), 8);
         partitions.commit_answered(true);
+        assert_eq!(partitions.unsettled(), 0);
         assert!(partitions.to_commit().is_empty());
     }
 
@@ -259,6 +284,31 @@ mod tests {
             [(tp(1), HoldEnd::Expired)]
         );
         assert_eq!(partitions.held(), 0);
+    }
+
+    #[test]
+    fn a_rewind_goes_back_to_what_is_committed() {
+        let mut partitions = Partitions::default();
+        partitions.add(tp(0), Some(NextOffset(5)), None, 1);
+        partitions.add(tp(1), None, Some(NextOffset(9)), 1);
+        partitions.add(tp(2), Some(NextOffset(1)), None, 1);
+        partitions.hold(&tp(2), 7, Instant::now());
+        for offset in 5..20 {
+            partitions.done("t", 0, RecordOffset(offset), 1);
+            partitions.done("t", 1, RecordOffset(offset + 4), 1);
+        }
+        let commit = partitions.to_commit();
+        partitions.commit_sent(commit, 30);
+        partitions.commit_answered(true);
+        partitions.done("t", 0, RecordOffset(20), 1);
+        partitions.rewind();
+        // What is held back has not been read from.
+        let positions = partitions.positions();
+        assert_eq!(
+            positions,
+            [(tp(0), NextOffset(20)), (tp(1), NextOffset(24))]
+        );
+        assert!(partitions.to_commit().is_empty());
     }
 
     #[derive(Debug, Clone)]
@@ -300,7 +350,7 @@ mod tests {
                     sent.insert(p, one.next.0);
                 }
                 if !commit.is_empty() {
-                    partitions.commit_sent(commit);
+                    partitions.commit_sent(commit, 1);
                 }
             };
             let mut failed = false;

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::kafka::{ClientMemory, KafkaSettings};
 use crate::telemetry::Metrics;
 
+/// A client is given this long to close, however late it is.
+const LEAST_CLOSE: Duration = Duration::from_millis(100);
+
 /// What all workers of a stream share.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -70,6 +73,15 @@ impl Parts {
     pub(super) fn leave_deadline(&self) -> Instant {
         self.stop_by()
             .unwrap_or_else(|| Instant::now() + self.revoke_timeout)
+    }
+
+    /// How long a client may take to close: not much once the time to stop is nearly over.
+    pub(super) fn close_timeout(&self, usual: Duration) -> Duration {
+        let Some(stop_by) = self.stop_by().filter(|_| self.stopping()) else {
+            return usual;
+        };
+        let left = stop_by.saturating_duration_since(Instant::now());
+        usual.min(left.max(LEAST_CLOSE))
     }
 
     /// Whether the time for leaving is over.

@@ -101,6 +101,8 @@ pub(super) struct Session<'s> {
     pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
     pub(super) transaction: Transaction,
+    /// Whether reading waits for commits.
+    pub(super) held_back: bool,
     /// Whether an abort waits for its rewind.
     pub(super) rewind_due: bool,
     /// Whether an error is shown that has not ended the session.
@@ -191,6 +193,9 @@ impl Session<'_> {
         self.answer_rebalances()?;
         self.rewind()?;
         self.end_holds()?;
+        if self.hold_back()? {
+            return Ok(());
+        }
         self.fill_batch()?;
         self.score_batch()?;
         self.serve_producer()?;

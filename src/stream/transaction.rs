@@ -116,7 +116,9 @@ impl Transaction {
                 Next::Again
             }
             (_, ErrorKind::Retriable | ErrorKind::QueueFull) if spent < timeout => Next::Again,
-            (Call::Begin | Call::SendOffsets | Call::Commit, ErrorKind::Abortable) => Next::Abort,
+            // Not so for a commit: librdkafka says "abortable" there also where the broker may have
+            // committed. The next producer ends what is open, and the committed offsets tell.
+            (Call::Begin | Call::SendOffsets, ErrorKind::Abortable) => Next::Abort,
             (_, ErrorKind::Fenced) => Next::Rebuild {
                 fenced: self.broken(timeout, now),
             },

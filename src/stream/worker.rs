@@ -139,7 +139,8 @@ impl Worker {
         let exit = self.session(&source, producer, active);
         self.health.set_partitions(0);
         self.health.set_member(false);
-        source.close(CLOSE_TIMEOUT);
+        let _watch = self.health.watch("closing the clients", CLOSE_TIMEOUT);
+        source.close(self.parts.close_timeout(CLOSE_TIMEOUT));
         exit
     }
 
@@ -214,6 +215,7 @@ impl Worker {
             stash: VecDeque::new(),
             rebalances: VecDeque::new(),
             transaction: Transaction::default(),
+            held_back: false,
             rewind_due: false,
             troubled: false,
             pace: Pace::default(),

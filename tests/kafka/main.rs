@@ -19,6 +19,7 @@ mod demo;
 mod exactly_once;
 mod faults;
 mod fence;
+mod injection;
 mod logs;
 mod observability;
 mod publish;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     trials.extend(demo::trials());
     trials.extend(scoring::trials());
     trials.extend(exactly_once::trials());
+    trials.extend(injection::trials());
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(faults::trials());
