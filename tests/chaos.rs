@@ -2,7 +2,8 @@
 //! schedule while models are swapped, and a verifier holds what came out against what went in.
 //!
 //! `CHAOS_ROUNDS` and `CHAOS_SEED` make it long and repeat it; `CHAOS_FAULTS=kill,hijack` picks
-//! faults, `CHAOS_GUARANTEES=exactly_once` a guarantee, and `CHAOS_BROKEN=commit-first`,
+//! faults, `CHAOS_GUARANTEES=exactly_once` a guarantee, `CHAOS_MEMBERSHIP=static` or `consumer` how
+//! workers join their group, and `CHAOS_BROKEN=commit-first`,
 //! `ignore-revoke` or `reuse-producer` a deliberately broken variant, which must be caught.
 #![allow(
     clippy::unwrap_used,
@@ -56,7 +57,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-use run::{Outcome, Plan};
+use run::{Membership, Outcome, Plan};
 use schedule::Fault;
 use support::trials::TestResult;
 use support::{Skip, trials};
@@ -120,6 +121,12 @@ fn plan() -> Result<Plan, String> {
         guarantees,
         broken,
         only,
+        membership: match set("CHAOS_MEMBERSHIP").as_deref() {
+            None => Membership::Dynamic,
+            Some("static") => Membership::Static,
+            Some("consumer") => Membership::Consumer,
+            Some(other) => return Err(format!("CHAOS_MEMBERSHIP={other}: static or consumer")),
+        },
     })
 }
 

@@ -39,6 +39,17 @@ pub struct Plan {
     pub broken: Option<String>,
     /// The faults to draw from; all where empty.
     pub only: Vec<Fault>,
+    pub membership: Membership,
+}
+
+/// How workers are members of their group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Membership {
+    #[default]
+    Dynamic,
+    Static,
+    /// The protocol of KIP-848.
+    Consumer,
 }
 
 impl Plan {
@@ -441,6 +452,15 @@ impl Run {
                     );
                     verifier.violate(3, what);
                 }
+            }
+            if *guarantee == Guarantee::ExactlyOnce {
+                let hidden = self
+                    .stage
+                    .written(*guarantee)?
+                    .checked_sub(verifier.answers());
+                println!(
+                    "chaos: answers in aborted transactions, none of them visible: {hidden:?}"
+                );
             }
             let committed = self.stage.committed(*guarantee)?;
             totals.insert(*guarantee, verifier.finish(&committed));

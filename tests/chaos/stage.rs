@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use swapstream::kafka::{Admin, DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use tempfile::TempDir;
@@ -14,13 +15,15 @@ use tempfile::TempDir;
 use super::disk::Disk;
 use super::oracle::MODEL;
 use super::proxy::Proxy;
-use super::run::Plan;
+use super::run::{Membership, Plan};
 use super::verifier::{Guarantee, Outlet};
 use crate::support::{
     Broker, BrokerOptions, Listener, Unavailable, bin, eventually, free_ports, unique,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The session of members of the classic protocol; the broker decides it for the other one.
+const SESSION: &str = "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"";
 /// Partitions of every topic of events.
 pub const PARTITIONS: usize = 4;
 
@@ -77,6 +80,7 @@ pub struct Stage {
     pub broken: Option<String>,
     /// `commit_interval` of the streams.
     commit_interval: &'static str,
+    membership: Membership,
     dir: TempDir,
     proxied: String,
 }
@@ -126,6 +130,7 @@ impl Stage {
             disk,
             broken: plan.broken.clone(),
             commit_interval: plan.commit_interval(),
+            membership: plan.membership,
             dir: tempfile::tempdir().expect("a directory"),
             proxied: format!("127.0.0.1:{before}"),
         };
@@ -144,6 +149,11 @@ impl Stage {
     /// Writes the configuration of an instance, or of commands, and gives its path.
     pub fn config(&self, instance: &str, servers: &str) -> PathBuf {
         let name = &self.topics.name;
+        let (client, stream_extra) = match self.membership {
+            Membership::Dynamic => (SESSION, ""),
+            Membership::Static => (SESSION, "static_membership = true"),
+            Membership::Consumer => ("", "group_protocol = \"consumer\""),
+        };
         let mut text = format!(
             r#"
 instance_id = "{instance}"
@@ -151,8 +161,7 @@ shutdown_timeout = "10s"
 [kafka]
 bootstrap_servers = "{servers}"
 [kafka.client]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
+{client}
 [limits]
 kafka_memory = "32MiB"
 [registry]
@@ -184,6 +193,7 @@ commit_interval = "{interval}"
 workers = 1
 max_batch_size = 32
 include = ["k", "seq", "flight_id"]
+{stream_extra}
 "#
             ));
         }
@@ -267,6 +277,38 @@ include = ["k", "seq", "flight_id"]
                 .filter(|at| *at >= 0)
         };
         Ok((0..PARTITIONS).map(offset).collect())
+    }
+
+    /// Number of answers that are in the log, those of aborted transactions included.
+    pub fn written(&self, guarantee: Guarantee) -> Result<u64, String> {
+        let consumer: BaseConsumer = { self.client() }
+            .set("group.id", "chaos-written")
+            .set("isolation.level", "read_uncommitted")
+            .set("enable.partition.eof", "true")
+            .create()
+            .map_err(|error| error.to_string())?;
+        let topics = self.topics.outlets(&[guarantee]);
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in &topics {
+            for partition in 0..*partitions {
+                let start = rdkafka::Offset::Offset(0);
+                let added = list.add_partition_offset(topic, partition, start);
+                added.map_err(|error| error.to_string())?;
+            }
+        }
+        consumer.assign(&list).map_err(|error| error.to_string())?;
+        let (mut count, mut left) = (0, list.count());
+        let end = Instant::now() + PATIENCE;
+        while left > 0 && Instant::now() < end {
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(_)) => count += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+                Some(Err(_)) | None => {}
+            }
+        }
+        (left == 0)
+            .then_some(count)
+            .ok_or_else(|| "not read to the end".to_owned())
     }
 
     fn client(&self) -> ClientConfig {

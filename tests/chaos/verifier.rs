@@ -257,6 +257,11 @@ impl Verifier {
         None
     }
 
+    /// Number of answers that were seen.
+    pub fn answers(&self) -> u64 {
+        self.answers
+    }
+
     /// Number and fingerprint of what each partition holds: two readers must agree.
     pub fn held(&self) -> &BTreeMap<(Outlet, usize), (u64, u64)> {
         &self.held
