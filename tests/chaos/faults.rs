@@ -131,10 +131,11 @@ impl Hands<'_> {
     /// The victim is started anew so that it kills, or stops, itself at a fail point.
     fn kill_at_point(&mut self, victim: usize) -> Happened {
         let point = POINTS[self.rng.between(0, POINTS.len() as u64) as usize];
-        let after = if point == "in-revoke" {
-            0
-        } else {
-            self.rng.between(0, 40)
+        // With a commit every second the fortieth is far away.
+        let most = if self.stage.commits_often() { 40 } else { 6 };
+        let after = match point {
+            "in-revoke" => 0,
+            _ => self.rng.between(0, most),
         };
         let stop = self.rng.one_in(4);
         let action = if stop { "stop" } else { "kill" };

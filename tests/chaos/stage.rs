@@ -211,6 +211,11 @@ include = ["k", "seq", "flight_id"]
         command
     }
 
+    /// Whether many commits happen within seconds.
+    pub fn commits_often(&self) -> bool {
+        self.commit_interval.ends_with("ms")
+    }
+
     /// Runs a command straight on the broker; its output, or why it failed.
     pub fn run(&self, args: &[&str]) -> Result<String, String> {
         let config = self.config("cli", &self.kafka.bootstrap_servers);
