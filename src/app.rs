@@ -42,9 +42,12 @@ const CONTROL_TIMEOUT_SILENT: Duration = Duration::from_millis(300);
 /// How long HTTP may take to end.
 const HTTP_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// What the process itself takes to end.
+const EXIT_TIME: Duration = Duration::from_millis(250);
+
 /// What of the time for a shutdown is left to the control plane, once the streams are gone.
-fn control_share(shutdown_timeout: Duration) -> Duration {
-    (shutdown_timeout / 3).min(CONTROL_TIMEOUT + HTTP_TIMEOUT * 2)
+fn control_share(time: Duration) -> Duration {
+    (time / 3).min(CONTROL_TIMEOUT + HTTP_TIMEOUT * 2)
 }
 
 /// What differs between the service and the demo.
@@ -175,8 +178,9 @@ impl App {
     /// ends with its tombstones, then HTTP. A second signal ends the process at once.
     pub fn stop(self) {
         let start = Instant::now();
-        let deadline = start + self.shutdown_timeout;
-        let streams_by = deadline - control_share(self.shutdown_timeout);
+        let time = self.shutdown_timeout.saturating_sub(EXIT_TIME);
+        let deadline = start + time;
+        let streams_by = deadline - control_share(time);
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 tracing::warn!("second signal: ending at once; what is not committed is repeated");
@@ -187,7 +191,7 @@ impl App {
             stream.stop(streams_by);
         }
         // A moment more than the workers take for themselves, to close their clients.
-        let patience = streams_by + control_share(self.shutdown_timeout) / 3;
+        let patience = streams_by + control_share(time) / 3;
         while !self.health.streams().iter().all(Stream::is_stopped) {
             if Instant::now() >= patience {
                 tracing::error!(

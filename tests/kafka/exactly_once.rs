@@ -12,8 +12,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use swapstream::kafka::{KafkaSettings, Publisher};
 use swapstream::record::{OutRecord, OwnedRecord};
 
-use crate::support::trials::{TestResult, on_shared_broker};
-use crate::support::{Broker, eventually};
+use crate::support::trials::{TestResult, on_own_broker, on_shared_broker};
+use crate::support::{Broker, BrokerOptions, eventually};
 use crate::world::{Instance, PATIENCE, World, events, predictions};
 
 pub fn trials() -> Vec<Trial> {
@@ -27,6 +27,14 @@ pub fn trials() -> Vec<Trial> {
             stopped_beyond_the_time_outs,
         ),
         on_shared_broker("exactly_once_survives_a_fencing", fenced),
+        on_shared_broker("exactly_once_killed_at_every_point", killed_at_every_point),
+        on_shared_broker("exactly_once_with_the_consumer_protocol", consumer_protocol),
+        on_shared_broker("static_members_keep_their_partitions", static_members),
+        on_own_broker(
+            "exactly_once_survives_its_broker",
+            BrokerOptions::default,
+            broker_faults,
+        ),
         on_shared_broker("a_duplicate_instance_ends_the_process", duplicate),
     ]
 }
@@ -356,5 +364,158 @@ fn duplicate(broker: &'static Broker) -> TestResult {
     answered_once(&world, inputs);
     all_ended(&world);
     drop(instances);
+    Ok(())
+}
+
+/// Dies at each of the points where tests may interrupt, once among many passes.
+fn killed_at_every_point(broker: &'static Broker) -> TestResult {
+    let mut world = prepared(broker, "workers = 1\nmax_batch_size = 16");
+    let feed = Feed::start(&world);
+    for point in [
+        "before-produce",
+        "after-produce",
+        "before-send-offsets",
+        "before-commit",
+        "after-commit",
+    ] {
+        for passes in [0, 7] {
+            world.env = vec![("FAILPOINTS", format!("{point}={passes}*off->return(kill)"))];
+            let mut instance = world.start("a");
+            let status = instance.process.wait_exit(PATIENCE);
+            assert_eq!(status.code(), None, "{point}: a signal, not {status}");
+        }
+    }
+    // A revocation needs two: the first one dies when it is asked to share.
+    world.env = vec![("FAILPOINTS", "in-revoke=return(kill)".to_owned())];
+    let mut first = world.start_ready("a");
+    world.env.clear();
+    let second = world.start_ready("b");
+    first.process.wait_exit(PATIENCE);
+    goes_on(&second);
+    let (inputs, _) = feed.finish();
+    answered_once(&world, inputs);
+    all_ended(&world);
+    second.stop();
+    Ok(())
+}
+
+/// KIP-848: the broker assigns.
+fn consumer_protocol(broker: &'static Broker) -> TestResult {
+    let mut world = prepared(broker, "workers = 1\ngroup_protocol = \"consumer\"");
+    world.client.clear();
+    let first = world.start_ready("a");
+    let feed = Feed::start(&world);
+    goes_on(&first);
+    let second = world.start_ready("b");
+    let shared = |instance: &Instance| {
+        let lags = instance.metrics();
+        let lags = lags
+            .lines()
+            .filter(|l| l.starts_with("swapstream_consumer_lag_records{"));
+        lags.count()
+    };
+    eventually("the two share", PATIENCE, || {
+        let counts = (shared(&first), shared(&second));
+        (counts == (2, 2))
+            .then_some(())
+            .ok_or(format!("{counts:?}"))
+    });
+    goes_on(&second);
+    first.stop();
+    eventually("what is left takes over", PATIENCE, || {
+        let count = shared(&second);
+        (count == 4).then_some(()).ok_or(format!("{count}"))
+    });
+    goes_on(&second);
+    let (inputs, _) = feed.finish();
+    answered_once(&world, inputs);
+    all_ended(&world);
+    second.stop();
+    Ok(())
+}
+
+/// A member with a name gets its partitions back, and nobody else notices.
+fn static_members(broker: &'static Broker) -> TestResult {
+    let world = prepared(broker, "workers = 1\nstatic_membership = true");
+    let first = world.start_ready("a");
+    let second = world.start_ready("b");
+    let assigned = |instance: &Instance| {
+        instance.metric("swapstream_rebalances_total{kind=\"assigned\",stream=\"flights\"}")
+    };
+    let feed = Feed::start(&world);
+    goes_on(&first);
+    goes_on(&second);
+    let before = (
+        assigned(&first),
+        first.metric("swapstream_rebalances_total{kind=\"revoked\",stream=\"flights\"}"),
+    );
+    second.stop();
+    let second = world.start_ready("b");
+    goes_on(&second);
+    let after = (
+        assigned(&first),
+        first.metric("swapstream_rebalances_total{kind=\"revoked\",stream=\"flights\"}"),
+    );
+    assert_eq!(before, after, "the other one was left alone");
+    let (inputs, _) = feed.finish();
+    answered_once(&world, inputs);
+    all_ended(&world);
+    first.stop();
+    second.stop();
+    Ok(())
+}
+
+/// The broker restarts, dies, freezes beyond the transaction's time; memory stays in its bounds.
+fn broker_faults(broker: &Broker) -> TestResult {
+    let mut world = prepared(broker, "workers = 1");
+    world.extra = "[limits]\nkafka_memory = \"32MiB\"".to_owned();
+    let instance = world.start_ready("a");
+    let memory = || instance.metric("process_resident_memory_bytes") / f64::from(1 << 20);
+    let (base, mut peak) = (memory(), 0.0_f64);
+    let (sample, mut sent) = (events(), 0);
+    let mut backlog = || {
+        let records = (sent..sent + 20_000).map(|index| {
+            let event = sample[index % sample.len()].as_slice();
+            ((index as i32) % PARTITIONS, None, Some(event))
+        });
+        world.produce(records);
+        sent += 20_000;
+    };
+    backlog();
+    goes_on(&instance);
+    broker.terminate();
+    broker.restart();
+    backlog();
+    goes_on(&instance);
+    broker.kill();
+    let gone = Instant::now();
+    while gone.elapsed() < Duration::from_secs(3) {
+        peak = peak.max(memory());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    broker.restart();
+    backlog();
+    goes_on(&instance);
+    broker.pause();
+    let gone = Instant::now();
+    // Beyond the time that a transaction may be open.
+    while gone.elapsed() < Duration::from_secs(12) {
+        peak = peak.max(memory());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    broker.resume();
+    let back = Instant::now();
+    goes_on(&instance);
+    let recovered = back.elapsed();
+    answered_once(&world, sent);
+    all_ended(&world);
+    peak = peak.max(memory());
+    eprintln!(
+        "memory: {base:.0} MiB at the start, {peak:.0} at most; commits again {recovered:.1?} \
+         after the freeze"
+    );
+    // docs/reliability.md has the formula.
+    assert!(peak <= base + 32.0 * 2.0, "{base} to {peak} MiB");
+    instance.stop();
     Ok(())
 }

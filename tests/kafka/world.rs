@@ -33,6 +33,8 @@ pub struct World {
     pub shutdown_timeout: &'static str,
     /// Another address for instances and commands.
     pub servers: Option<String>,
+    /// Variables of the instances that are started.
+    pub env: Vec<(&'static str, String)>,
     /// Lines of the `[kafka.client]` table.
     pub client: String,
     /// Lines that go into the `[streams.flights]` table.
@@ -101,6 +103,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
             servers: None,
+            env: Vec::new(),
             client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
             extra: String::new(),
@@ -246,7 +249,8 @@ include = ["flight_id"]
             .arg("-c")
             .arg(config)
             .arg("run")
-            .env("RUST_LOG", "info,swapstream=debug");
+            .env("RUST_LOG", "info,swapstream=debug")
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn(&mut command);
         let line = process.wait_for_line("listens on http://", PATIENCE);
         let http = line.rsplit("http://").next().unwrap().trim().to_owned();
