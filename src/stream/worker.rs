@@ -174,7 +174,10 @@ impl Worker {
             }
             let ended = {
                 let _watch = self.health.watch(Call::Init.name(), INIT_STEP);
-                producer.init(INIT_STEP)
+                producer.init(INIT_STEP).map_err(|mut error| {
+                    error.context = format!("starting transactions as {id:?}");
+                    error
+                })
             };
             let kind = ended.as_ref().map_err(|error| error.kind).copied();
             let (now, limit) = (Instant::now(), producer.transaction_timeout());

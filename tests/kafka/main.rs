@@ -26,6 +26,7 @@ mod observability;
 mod publish;
 mod refusals;
 mod scoring;
+mod security;
 mod several;
 mod starts;
 mod startup;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(faults::trials());
+    trials.extend(security::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());
     trials.extend(bad_events::trials());

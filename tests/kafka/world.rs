@@ -31,6 +31,8 @@ pub struct World {
     pub output_partitions: i32,
     dir: TempDir,
     pub shutdown_timeout: &'static str,
+    /// Another address for instances and commands.
+    pub servers: Option<String>,
     /// Variables of the instances that are started.
     pub env: Vec<(&'static str, String)>,
     /// Lines of the `[kafka.client]` table.
@@ -100,6 +102,7 @@ impl World {
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
+            servers: None,
             env: Vec::new(),
             client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
@@ -171,7 +174,7 @@ include = ["flight_id"]
 "#,
             shutdown_timeout = self.shutdown_timeout,
             client = self.client,
-            servers = self.kafka.bootstrap_servers,
+            servers = { self.servers.as_ref() }.unwrap_or(&self.kafka.bootstrap_servers),
             input = self.input(),
             output = self.output(),
             dlq = self.dead_letters(),

@@ -4,7 +4,7 @@
 //! this project promises can be shown only with the real thing.
 
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -30,6 +30,25 @@ pub struct BrokerOptions {
     pub jit_full: bool,
     /// More lines for `server.properties`; they win over the usual ones.
     pub properties: Vec<(String, String)>,
+    /// Listeners beside the usual one.
+    pub listeners: Vec<Listener>,
+    /// Where its data is; below its own directory unless set.
+    pub data_dir: Option<PathBuf>,
+    /// Records that are written while the storage is formatted, such as SCRAM users:
+    /// arguments of `StorageTool format`.
+    pub format_args: Vec<String>,
+}
+
+/// One more listener of a broker.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name in `server.properties`, in capitals.
+    pub name: String,
+    /// `PLAINTEXT`, `SASL_SSL` …
+    pub protocol: String,
+    pub port: u16,
+    /// The port that clients are told to connect to: another one where something is in between.
+    pub advertised: u16,
 }
 
 impl Default for BrokerOptions {
@@ -38,6 +57,9 @@ impl Default for BrokerOptions {
             heap_mb: 512,
             jit_full: false,
             properties: Vec::new(),
+            listeners: Vec::new(),
+            data_dir: None,
+            format_args: Vec::new(),
         }
     }
 }
@@ -138,6 +160,15 @@ impl Broker {
         self.own.as_ref()?.process().as_ref().map(Supervised::pid)
     }
 
+    /// Whether its JVM runs: it may have ended by itself.
+    pub fn is_running(&self) -> bool {
+        let Some(own) = &self.own else { return true };
+        let mut process = own.process();
+        process
+            .as_mut()
+            .is_some_and(|process| process.exit_status().is_none())
+    }
+
     /// The directory with its `server.properties`, `data` and `broker.log`.
     pub fn dir(&self) -> Option<&Path> {
         self.own.as_ref().map(|own| own.dir.as_path())
@@ -181,7 +212,7 @@ impl Broker {
     /// still runs, and waits until it serves.
     #[track_caller]
     pub fn restart(&self) {
-        if self.pid().is_some() {
+        if self.is_running() {
             self.terminate();
         }
         if let Err(reason) = self.own().launch() {

@@ -44,6 +44,7 @@ impl Node {
         };
         let filed =
             |error: std::io::Error| format!("cannot write to {}: {error}", own.dir.display());
+        fs::create_dir_all(&own.dir).map_err(filed)?;
         fs::create_dir_all(own.data_dir()).map_err(filed)?;
         fs::write(own.properties_file(), own.properties(controller_port)).map_err(filed)?;
         own.format_storage()?;
@@ -51,7 +52,8 @@ impl Node {
     }
 
     fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        let set = self.options.data_dir.clone();
+        set.unwrap_or_else(|| self.dir.join("data"))
     }
 
     fn properties_file(&self) -> PathBuf {
@@ -67,10 +69,18 @@ impl Node {
         let controller = SocketAddr::new(client.ip(), controller_port);
         let data = self.data_dir();
         let data = data.display();
+        let (mut listeners, mut advertised, mut protocols) = <(String, String, String)>::default();
+        for one in &self.options.listeners {
+            let (name, ip) = (&one.name, client.ip());
+            listeners.push_str(&format!(",{name}://{ip}:{}", one.port));
+            advertised.push_str(&format!(",{name}://{ip}:{}", one.advertised));
+            protocols.push_str(&format!(",{name}:{}", one.protocol));
+        }
         let mut text = format!(
             "controller.quorum.bootstrap.servers={controller}\n\
-             listeners=PLAINTEXT://{client},CONTROLLER://{controller}\n\
-             advertised.listeners=PLAINTEXT://{client},CONTROLLER://{controller}\n\
+             listeners=PLAINTEXT://{client},CONTROLLER://{controller}{listeners}\n\
+             advertised.listeners=PLAINTEXT://{client},CONTROLLER://{controller}{advertised}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}\n\
              log.dirs={data}\n\
              {FIXED_PROPERTIES}"
         );
@@ -88,7 +98,8 @@ impl Node {
         let mut tool = self.java();
         tool.args(["kafka.tools.StorageTool", "format", "--standalone"])
             .args(["--cluster-id", CLUSTER_ID, "--config"])
-            .arg(self.properties_file());
+            .arg(self.properties_file())
+            .args(&self.options.format_args);
         let log = self.dir.join("format.log");
         let mut process = Supervised::start(&tool, &self.dir, &log)?;
         match process.wait(FORMAT_DEADLINE) {
@@ -189,7 +200,6 @@ process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 num.partitions=1
 num.network.threads=2
 num.io.threads=2

@@ -9,6 +9,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const API_VERSIONS: i16 = 18;
 const METADATA: i16 = 3;
+const CREATE_ACLS: i16 = 30;
 const CORRELATION_ID: i32 = 7;
 /// Answers here have a few hundred bytes; anything far above is not Kafka.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -40,6 +41,62 @@ pub fn check_serving(addr: SocketAddr) -> Result<()> {
         Some(_) => Err(Error::other("the broker is not registered yet")),
         None => Err(malformed("Metadata answer")),
     }
+}
+
+/// What an ACL is about.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub enum Resource {
+    Topic = 2,
+    Group = 3,
+    TransactionalId = 5,
+}
+
+/// What an ACL allows.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub enum Operation {
+    Read = 3,
+    Write = 4,
+    Create = 5,
+    Describe = 8,
+    DescribeConfigs = 10,
+}
+
+/// Allows `user` operations on everything of a kind whose name starts with `prefix`, where the
+/// listener at `addr` may do that. rdkafka has no call for it.
+pub fn allow(
+    addr: &str,
+    user: &str,
+    operations: &[Operation],
+    resource: Resource,
+    prefix: &str,
+) -> Result<()> {
+    const PREFIXED: u8 = 4;
+    const ALLOW: u8 = 3;
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut body = (operations.len() as u32).to_be_bytes().to_vec();
+    for operation in operations {
+        body.push(resource as u8);
+        push_text(&mut body, prefix);
+        body.push(PREFIXED);
+        push_text(&mut body, &format!("User:{user}"));
+        push_text(&mut body, "*");
+        body.extend([*operation as u8, ALLOW]);
+    }
+    let answer = round_trip(&mut stream, CREATE_ACLS, 1, &body)?;
+    // A pause, a count, and for each ACL a code and a text, which is empty where it went well.
+    let well = [0; 4].repeat(operations.len());
+    match answer.get(8..) {
+        Some(codes) if codes == well => Ok(()),
+        other => Err(malformed(&format!("CreateAcls answer {other:?}"))),
+    }
+}
+
+fn push_text(body: &mut Vec<u8>, text: &str) {
+    body.extend((text.len() as u16).to_be_bytes());
+    body.extend(text.as_bytes());
 }
 
 /// Sends one request and returns the body of its answer.

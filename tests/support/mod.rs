@@ -38,18 +38,20 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{http_get, try_http_get};
-pub use kafka_broker::{Broker, BrokerOptions, shared};
-pub use kafka_jars::Unavailable;
-pub use kafka_wire::round_trip;
+pub use kafka_broker::{Broker, BrokerOptions, Listener, shared};
+pub use kafka_jars::{Kit, Unavailable};
+pub use kafka_wire::{Operation, Resource, allow, free_ports, round_trip};
 pub use process::Process;
 
 /// How long [`eventually`] sleeps between two looks: short against anything a broker does, long
 /// enough not to compete with it for a core.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The built `swapstream` program; Cargo builds it before any integration test.
+/// The `swapstream` program: the one that Cargo builds before any integration test, or the one
+/// that `SWAPSTREAM_TEST_BIN` names.
 pub fn bin() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_swapstream"))
+    let built = || PathBuf::from(env!("CARGO_BIN_EXE_swapstream"));
+    std::env::var_os("SWAPSTREAM_TEST_BIN").map_or_else(built, PathBuf::from)
 }
 
 /// Whether this is a CI run, where a missing broker is a failure and not a reason to skip: a green
