@@ -18,7 +18,10 @@ mod lookup;
 mod math;
 mod normalizer;
 mod one_hot_encoder;
+mod panels;
 mod post_transform;
+mod product;
+mod products;
 mod reduce;
 mod replace;
 mod rows;
@@ -30,6 +33,7 @@ mod svm_regressor;
 mod tensors;
 mod trees;
 mod weights;
+mod wide;
 
 use tract_onnx::Onnx;
 
