@@ -38,6 +38,7 @@ mod wide;
 use tract_onnx::Onnx;
 
 pub(super) use replace::replace;
+pub(super) use wide::fused;
 
 /// The operators of the domain `ai.onnx.ml` that are registered here.
 pub(super) const ML_OPERATORS: [&str; 16] = [

@@ -66,11 +66,6 @@ impl Panels {
         }
     }
 
-    /// Columns of the matrix.
-    pub(super) fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// The product of `rows` with the matrix, as many rows as `to` takes.
     pub(super) fn multiply(&self, rows: &[f32], finish: &Finish, to: &mut [f32]) {
         if self.depth == 0 {

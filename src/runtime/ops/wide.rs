@@ -116,6 +116,11 @@ pub(super) fn level() -> Level {
     *LEVEL.get_or_init(detect)
 }
 
+/// Whether products are added with one rounding: sums have other bits where they are not.
+pub(in crate::runtime) fn fused() -> bool {
+    level() != Level::Basic || cfg!(target_arch = "aarch64")
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
     use std::arch::is_x86_feature_detected as has;
@@ -258,19 +263,21 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn look_up<const N: usize>(table: &[[f32; LANES]; N], places: &[u32; LANES]) -> Self {
-        let pair = |index: usize| {
-            let line = |index: usize| table.get(index).map_or(Self::zero(), Self::load);
-            (line(index).0, line(index + 1).0)
+        let (low, high) = match table.as_slice() {
+            [a, b, c, d, ..] => ([a, b], Some([c, d])),
+            [a, b, ..] => ([a, b], None),
+            _ => return Self::zero(),
         };
+        let [a, b] = low;
         // SAFETY: as above. A permutation takes five bits of a place; the sixth chooses the pair.
         unsafe {
             let places = _mm512_loadu_si512(places.as_ptr().cast());
-            let (a, b) = pair(0);
+            let (a, b) = (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr()));
             let low = _mm512_permutex2var_ps(a, places, b);
-            if N <= 2 {
+            let Some([a, b]) = high else {
                 return Self(low);
-            }
-            let (a, b) = pair(2);
+            };
+            let (a, b) = (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr()));
             let high = _mm512_permutex2var_ps(a, places, b);
             let beyond = _mm512_test_epi32_mask(places, _mm512_set1_epi32(32));
             Self(_mm512_mask_blend_ps(beyond, low, high))

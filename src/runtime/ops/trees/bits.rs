@@ -18,21 +18,30 @@ use super::kernel::Node;
 /// Leaves of a tree that has a bit for each.
 const LEAVES: usize = 32;
 
+/// Columns of a row that is held in registers.
+const TABLE: usize = 64;
+
 /// A tree as a list of comparisons.
 #[derive(Debug)]
 pub(crate) struct BitTree {
     tests: Vec<Test>,
-    /// The same for a single row.
-    groups: Vec<Group>,
     payloads: [u32; LEAVES],
 }
 
 /// [`LANES`] comparisons side by side, filled up with such that rule out nothing.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Group {
     columns: [u32; LANES],
     thresholds: [f32; LANES],
     keeps: [u32; LANES],
+}
+
+/// Small trees as a single row takes them: all comparisons of a tree at once.
+#[derive(Debug)]
+pub(crate) struct BitTrees {
+    groups: Vec<[Group; LEAVES / LANES]>,
+    payloads: Vec<[u32; LEAVES]>,
 }
 
 impl Group {
@@ -82,7 +91,6 @@ impl BitTree {
     pub(crate) fn new<N: Node>(nodes: &[N], depth: u32) -> Option<Self> {
         let mut tree = Self {
             tests: Vec::new(),
-            groups: Vec::new(),
             payloads: [0; LEAVES],
         };
         let mut leaves = 0;
@@ -115,11 +123,7 @@ impl BitTree {
                 }
             }
         }
-        if tree.tests.len() > depth as usize * step() {
-            return None;
-        }
-        tree.groups = tree.tests.chunks(LANES).map(Group::new).collect();
-        Some(tree)
+        (tree.tests.len() <= depth as usize * step()).then_some(tree)
     }
 
     /// The payloads of blocks of [`LANES`] rows each: `cells` has `columns` vectors for each block.
@@ -138,29 +142,47 @@ impl BitTree {
     }
 }
 
-/// Columns of a row that is held in registers.
-const TABLE: usize = 64;
+impl BitTrees {
+    /// All of `trees`, for rows of `columns`; `None` where single rows are better walked.
+    pub(crate) fn new(trees: &[Option<BitTree>], columns: usize) -> Option<Self> {
+        if level() != Level::Avx512 || columns > TABLE {
+            return None;
+        }
+        let trees = trees.iter().map(Option::as_ref);
+        let trees = trees.collect::<Option<Vec<_>>>()?;
+        let group = |tree: &BitTree, index: usize| {
+            let tests = tree.tests.chunks(LANES).nth(index);
+            Group::new(tests.unwrap_or_default())
+        };
+        Some(Self {
+            groups: trees
+                .iter()
+                .map(|tree| std::array::from_fn(|index| group(tree, index)))
+                .collect(),
+            payloads: trees.iter().map(|tree| tree.payloads).collect(),
+        })
+    }
 
-/// Hands the payload of one row in each of `trees` to `found`. `false`: a row of this kind is
-/// better walked.
-pub(crate) fn find_one(
-    trees: &[Option<BitTree>],
-    row: &[f32],
-    found: impl FnMut(usize, u32),
-) -> bool {
-    if level() != Level::Avx512 || row.len() > TABLE {
-        return false;
+    /// Hands the payload of `row` in each tree to `found`.
+    pub(crate) fn find(&self, row: &[f32], found: impl FnMut(usize, u32)) {
+        if row.len() <= TABLE / 2 {
+            wide(FindOne::<_, { TABLE / LANES / 2 }> {
+                trees: self,
+                row,
+                found,
+            });
+        } else {
+            wide(FindOne::<_, { TABLE / LANES }> {
+                trees: self,
+                row,
+                found,
+            });
+        }
     }
-    if row.len() <= TABLE / 2 {
-        wide(FindOne::<_, 2> { trees, row, found });
-    } else {
-        wide(FindOne::<_, 4> { trees, row, found });
-    }
-    true
 }
 
 struct FindOne<'a, F, const N: usize> {
-    trees: &'a [Option<BitTree>],
+    trees: &'a BitTrees,
     row: &'a [f32],
     found: F,
 }
@@ -173,15 +195,14 @@ impl<F: FnMut(usize, u32), const N: usize> Wide for FindOne<'_, F, N> {
         let mut table = [[0.0; LANES]; N];
         let slots = table.as_flattened_mut().iter_mut();
         slots.zip(self.row).for_each(|(slot, value)| *slot = *value);
-        for (index, tree) in self.trees.iter().enumerate() {
-            let Some(tree) = tree else { continue };
-            let mut left = V::all();
-            for group in &tree.groups {
-                let values = V::look_up(&table, &group.columns);
-                left = values.strike_each(&group.thresholds, &group.keeps, left);
-            }
+        let BitTrees { groups, payloads } = self.trees;
+        for (index, ([first, second], payloads)) in groups.iter().zip(payloads).enumerate() {
+            let values = V::look_up(&table, &first.columns);
+            let left = values.strike_each(&first.thresholds, &first.keeps, V::all());
+            let values = V::look_up(&table, &second.columns);
+            let left = values.strike_each(&second.thresholds, &second.keeps, left);
             let leaf = V::common(left).leading_zeros() as usize % LEAVES;
-            let payload = tree.payloads.get(leaf).copied();
+            let payload = payloads.get(leaf).copied();
             (self.found)(index, payload.unwrap_or_default());
         }
     }

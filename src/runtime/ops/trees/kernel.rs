@@ -17,7 +17,7 @@
     reason = "a call per tree and a spilled row address cost more than the walk"
 )]
 
-use super::bits::BitTree;
+use super::bits::{BitTree, BitTrees};
 
 /// Rows that walk together.
 pub(crate) const ROWS: usize = 16;
@@ -144,6 +144,7 @@ pub(crate) struct Forest<N> {
     /// The trees that many rows need not walk through.
     bits: Vec<Option<BitTree>>,
     has_bits: [bool; 2],
+    singles: Option<BitTrees>,
     columns: usize,
 }
 
@@ -157,6 +158,7 @@ impl<N: Node> Forest<N> {
             trees: Vec::with_capacity(trees.len()),
             bits: Vec::with_capacity(trees.len()),
             has_bits: [false; 2],
+            singles: None,
             columns,
         };
         for (nodes, depth) in trees {
@@ -171,6 +173,7 @@ impl<N: Node> Forest<N> {
         }
         let mut bits = forest.bits.iter().map(Option::is_some);
         forest.has_bits = [bits.clone().any(|has| has), bits.all(|has| has)];
+        forest.singles = BitTrees::new(&forest.bits, columns);
         Some(forest)
     }
 
@@ -183,10 +186,9 @@ impl<N: Node> Forest<N> {
         self.bits.get(tree)?.as_ref()
     }
 
-    /// All trees as lists of comparisons; `None` where some are none.
-    pub(crate) fn all_bits(&self) -> Option<&[Option<BitTree>]> {
-        let [_, all] = self.has_bits;
-        all.then_some(&*self.bits)
+    /// All trees for a single row, where that is faster than walks.
+    pub(crate) fn singles(&self) -> Option<&BitTrees> {
+        self.singles.as_ref()
     }
 
     /// Whether there are such trees, and no others.

@@ -46,10 +46,8 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
         .chunks_exact(columns)
         .zip(rest_sums.chunks_exact_mut(stride))
     {
-        let floats = N::Value::row(row);
-        if let (Some(bits), Some(row)) = (forest.all_bits(), floats)
-            && bits::find_one(bits, row, |tree, payload| add(sums, tree, payload))
-        {
+        if let (Some(trees), Some(row)) = (forest.singles(), N::Value::row(row)) {
+            trees.find(row, |tree, payload| add(sums, tree, payload));
             continue;
         }
         let trees = forest.trees().len();
