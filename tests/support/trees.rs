@@ -29,24 +29,24 @@ const MODES: [&str; 6] = [
 
 /// What ensembles are made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub seed: u64,
-    pub trees: usize,
+pub(crate) struct Shape {
+    pub(crate) seed: u64,
+    pub(crate) trees: usize,
     /// Leaves of a tree.
-    pub leaves: usize,
-    pub features: usize,
+    pub(crate) leaves: usize,
+    pub(crate) features: usize,
     /// Targets of a regressor; classes, of which there are more than two, of a classifier.
-    pub targets: usize,
-    pub classifier: bool,
+    pub(crate) targets: usize,
+    pub(crate) classifier: bool,
     /// One mode for all nodes.
-    pub one_mode: bool,
+    pub(crate) one_mode: bool,
 }
 
 /// `SplitMix64`.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, most: usize) -> usize {
+    pub(crate) fn below(&mut self, most: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -63,7 +63,7 @@ impl Random {
 }
 
 /// Rows of `features` values, NaN among them.
-pub fn rows(shape: Shape, count: usize) -> Vec<f32> {
+pub(crate) fn rows(shape: Shape, count: usize) -> Vec<f32> {
     let mut random = Random(shape.seed ^ 0xf00d);
     let mut value = |_| match random.below(10) {
         0 => f32::NAN,
@@ -90,7 +90,7 @@ struct Lists {
 
 /// An ONNX file with one ensemble. Weights are multiples of 1/1024, so that their sums are exact:
 /// equal sums are equal leaves.
-pub fn model(shape: Shape) -> Vec<u8> {
+pub(crate) fn model(shape: Shape) -> Vec<u8> {
     let mut random = Random(shape.seed);
     let mut lists = Lists::default();
     for tree in 0..shape.trees {

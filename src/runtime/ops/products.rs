@@ -14,13 +14,13 @@ use super::tensors::values;
 
 /// Replaces every product of floats.
 pub(super) fn replace_products(model: &mut TypedModel) -> TractResult<()> {
-    let patches: Vec<TypedModelPatch> = model
-        .nodes
-        .iter()
-        .filter_map(|node| patch(model, node).transpose())
-        .collect::<TractResult<_>>()?;
-    for patch in patches {
-        patch.apply(model)?;
+    // One by one: a patch clears nodes away that others would build on. New nodes come last.
+    let mut id = 0;
+    while let Some(node) = model.nodes.get(id) {
+        if let Some(patch) = patch(model, node)? {
+            patch.apply(model)?;
+        }
+        id += 1;
     }
     for node in &mut model.nodes {
         if let Some(scan) = node.op.downcast_mut::<Scan>() {
