@@ -239,10 +239,19 @@ impl Multiply<'_> {
 /// The sum of the lanes, by halves.
 #[inline(always)]
 fn total(sums: [f32; LANES]) -> f32 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = sums;
-    let [a, b, c, d, e, f, g, h] = [a + i, b + j, c + k, d + l, e + m, f + n, g + o, h + p];
-    let [a, b, c, d] = [a + e, b + f, c + g, d + h];
+    let [a, b, c, d] = halves::<4>(&halves::<8>(&sums));
     (a + c) + (b + d)
+}
+
+/// The first half of the values and the second one, added.
+#[inline(always)]
+fn halves<const N: usize>(values: &[f32]) -> [f32; N] {
+    let (first, second) = values.split_at(values.len() / 2);
+    let mut sums = [0.0; N];
+    for ((sum, a), b) in sums.iter_mut().zip(first).zip(second) {
+        *sum = a + b;
+    }
+    sums
 }
 
 /// The sums of `ROWS` rows with `WIDTH` panels.
