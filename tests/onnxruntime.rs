@@ -7,6 +7,9 @@
     reason = "test code: a panic is how a test reports"
 )]
 
+#[path = "support/trees.rs"]
+mod trees;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -187,6 +190,75 @@ fn a_row_has_the_same_bits_in_any_batch_and_position() {
             Ok(())
         });
         result.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// Random ensembles on values that comparisons go wrong at: the same leaves, and so the same sums
+/// and labels, for single rows and for batches.
+#[test]
+fn trees_find_the_same_leaves() {
+    if !here() {
+        return;
+    }
+    let shapes = (
+        any::<u64>(),
+        1..40_usize,
+        2..60_usize,
+        1..70_usize,
+        1..5_usize,
+    );
+    let shapes = (shapes, any::<bool>(), any::<bool>());
+    let mut runner = TestRunner::new(Config::with_cases(200));
+    let result = runner.run(
+        &shapes,
+        |((seed, trees, leaves, features, targets), classifier, one_mode)| {
+            let shape = trees::Shape {
+                seed,
+                trees,
+                leaves,
+                features,
+                targets: if classifier { targets + 2 } else { targets },
+                classifier,
+                one_mode,
+            };
+            let bytes = trees::model(shape);
+            let [ours, theirs] = [RuntimeKind::Tract, RuntimeKind::OnnxRuntime]
+                .map(|kind| load(&bytes, kind, LoadLimits::default()).unwrap());
+            for rows in [1, 7, 50] {
+                let mut inputs = Columns::new(&ours.signature().inputs);
+                inputs.columns[0].values = Values::Float(trees::rows(shape, rows));
+                inputs.rows = rows;
+                let [ours, theirs] = [&ours, &theirs].map(|model| run(&**model, &inputs).unwrap());
+                let [found, expected] = [&ours, &theirs].map(|outputs| scores(outputs));
+                // Sums are exact but for the sign of 0.
+                prop_assert_eq!(found, expected);
+                if classifier {
+                    let labels = |outputs: &Columns| outputs.columns[0].values.clone();
+                    let expected = scores(&theirs).chunks(shape.targets).map(|row| {
+                        let most = row.iter().copied().fold(f32::MIN, f32::max);
+                        row.iter().filter(|score| **score == most).count() > 1
+                    });
+                    let tie: Vec<bool> = expected.collect();
+                    let (Values::Int64(a), Values::Int64(b)) = (labels(&ours), labels(&theirs))
+                    else {
+                        panic!("labels are numbers");
+                    };
+                    for ((a, b), tie) in a.iter().zip(&b).zip(tie) {
+                        prop_assert!(a == b || tie, "{a} {b}");
+                    }
+                }
+            }
+            Ok(())
+        },
+    );
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The last output.
+fn scores(outputs: &Columns) -> &[f32] {
+    match outputs.columns.last().map(|column| &column.values) {
+        Some(Values::Float(scores)) => scores,
+        other => panic!("no scores: {other:?}"),
     }
 }
 

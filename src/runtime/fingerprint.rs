@@ -9,6 +9,9 @@ pub fn fingerprint() -> String {
         std::env::consts::ARCH.to_owned(),
     ];
     parts.extend(features());
+    if super::ops::fused() {
+        parts.push("fused".to_owned());
+    }
     parts.join(" ")
 }
 

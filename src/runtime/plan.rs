@@ -49,7 +49,7 @@ pub(super) fn prepare(
     let optimised = guarded(|| {
         let mut model = typed()?;
         model.declutter()?;
-        ops::replace(&mut model);
+        ops::replace(&mut model)?;
         model.optimize()?;
         Ok(model)
     });
@@ -60,7 +60,7 @@ pub(super) fn prepare(
         }),
         Err(failure) => match guarded(|| {
             let mut model = typed()?;
-            ops::replace(&mut model);
+            ops::replace(&mut model)?;
             Ok(model)
         }) {
             Ok(model) => Ok(Prepared {

@@ -50,21 +50,12 @@ impl Linear {
         }
     }
 
-    fn weights(&self, features: usize) -> &Weights {
-        self.weights
-            .get_or_init(|| Weights::new(&self.coefficients, features))
-    }
-
-    /// The scores of each row of `x`, into a row of `scores`.
-    fn scores(&self, x: &[f32], features: usize, targets: usize, scores: &mut [f32]) {
-        let weights = self.weights(features);
-        let rows = x.chunks_exact(features.max(1));
-        for (row, scores) in rows.zip(scores.chunks_exact_mut(targets.max(1))) {
-            weights.apply(row, scores);
-            for (score, intercept) in scores.iter_mut().zip(&self.intercepts) {
-                *score += intercept;
-            }
-        }
+    /// The scores of all rows of `x`.
+    fn scores(&self, x: &[f32], features: usize, scores: &mut [f32]) {
+        let weights = self
+            .weights
+            .get_or_init(|| Weights::new(&self.coefficients, &self.intercepts, features));
+        weights.apply(x, scores);
     }
 }
 
@@ -103,7 +94,7 @@ impl Kernel for LinearRegressor {
         let targets = self.linear.targets(features)?;
         let x = floats(x)?;
         let scores = filled(&[rows, targets], |scores| {
-            self.linear.scores(&x, features, targets, scores);
+            self.linear.scores(&x, features, scores);
             self.post.apply(scores, targets);
             Ok(())
         })?;
@@ -143,11 +134,10 @@ impl LinearClassifier {
     /// Scores and classes of a model with one target.
     fn single(&self, x: &[f32], features: usize, scores: &mut [f32], classes: &mut [usize]) {
         let width = scores.len().checked_div(classes.len()).unwrap_or(1).max(1);
-        let mut last = [0.0];
+        let mut single = vec![0.0; classes.len()];
+        self.linear.scores(x, features, &mut single);
         let outputs = scores.chunks_exact_mut(width).zip(classes);
-        for (row, (scores, class)) in x.chunks_exact(features.max(1)).zip(outputs) {
-            self.linear.scores(row, features, 1, &mut last);
-            let [score] = last;
+        for (score, (scores, class)) in single.into_iter().zip(outputs) {
             *class = usize::from(score > 0.0);
             if let [first, second] = scores {
                 [*first, *second] = self.post.pair(score, false);
@@ -188,7 +178,7 @@ impl Kernel for LinearClassifier {
                 self.single(&x, features, scores, &mut classes);
                 return Ok(());
             }
-            self.linear.scores(&x, features, targets, scores);
+            self.linear.scores(&x, features, scores);
             for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(width)) {
                 *class = best_class(scores);
             }

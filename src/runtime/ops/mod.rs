@@ -18,7 +18,10 @@ mod lookup;
 mod math;
 mod normalizer;
 mod one_hot_encoder;
+mod panels;
 mod post_transform;
+mod product;
+mod products;
 mod reduce;
 mod replace;
 mod rows;
@@ -30,10 +33,12 @@ mod svm_regressor;
 mod tensors;
 mod trees;
 mod weights;
+mod wide;
 
 use tract_onnx::Onnx;
 
 pub(super) use replace::replace;
+pub(super) use wide::fused;
 
 /// The operators of the domain `ai.onnx.ml` that are registered here.
 pub(super) const ML_OPERATORS: [&str; 16] = [

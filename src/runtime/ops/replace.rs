@@ -1,16 +1,18 @@
 //! Puts operators of our own in the place of tract's, in a graph that tract has simplified.
 
-use tract_onnx::prelude::{DatumType, TypedModel, TypedOp};
+use tract_onnx::prelude::{DatumType, TractResult, TypedModel, TypedOp};
 use tract_onnx::tract_core::ops::nn::SoftmaxKind;
 use tract_onnx::tract_core::ops::nn::{Reduce as TractReduce, Reducer, Softmax as TractSoftmax};
 
 use super::kernel::typed;
+use super::products::replace_products;
 use super::reduce::{Reduce, Reduction};
 use super::rows::Rows;
 use super::softmax::Softmax;
 
 /// Replaces what rounds by a row's place in memory. The graph's facts stay as they are.
-pub(in crate::runtime) fn replace(model: &mut TypedModel) {
+pub(in crate::runtime) fn replace(model: &mut TypedModel) -> TractResult<()> {
+    replace_products(model)?;
     let replaced: Vec<(usize, Box<dyn TypedOp>)> = model
         .nodes
         .iter()
@@ -28,6 +30,7 @@ pub(in crate::runtime) fn replace(model: &mut TypedModel) {
             node.op = op;
         }
     }
+    Ok(())
 }
 
 /// Our operator for `op` on floats of `shape`.

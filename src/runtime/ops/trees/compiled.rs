@@ -3,11 +3,12 @@
 
 use super::ensemble::{Aggregate, Ensemble, Precision, Task, TreeError, Weight};
 use super::head::Head;
-use super::kernel::{Forest, Node, ROWS, TREES};
+use super::kernel::{Forest, Node, ROWS};
 use super::leaves::{self, Leaves, Scored};
 use super::lower::{self, Column, View};
 use super::pack::{self, Packed};
 use super::real::{Buffer, Feature, Real, with_buffer};
+use super::walk::walk;
 
 /// A compiled ensemble.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ enum Adding<A> {
 }
 
 /// Rows of one block, and values in it: the rows stay in the cache while all trees are walked.
-const BLOCK_ROWS: usize = 128;
+pub(crate) const BLOCK_ROWS: usize = 128;
 const BLOCK_VALUES: usize = 16 << 10;
 
 impl Compiled {
@@ -280,7 +281,13 @@ impl<A: Real> Summing<A> {
         });
     }
 
-    fn sum<N: Node>(&self, forest: &Forest<N>, cells: &[N::Value], sums: &mut [A], stride: usize) {
+    fn sum<N: Node<Value: Real>>(
+        &self,
+        forest: &Forest<N>,
+        cells: &[N::Value],
+        sums: &mut [A],
+        stride: usize,
+    ) {
         match &self.adding {
             Adding::One(_) => walk(forest, cells, sums, stride, |sums, _, payload| {
                 if let Some(sum) = sums.first_mut() {
@@ -351,47 +358,6 @@ impl<A: Real> Summing<A> {
                 self.head
                     .finish(row, |target| scored.get(target) == Some(&A::ONE))
             }
-        }
-    }
-}
-
-/// Hands every row's payloads to `add`, tree by tree.
-#[inline]
-fn walk<N: Node, A>(
-    forest: &Forest<N>,
-    cells: &[N::Value],
-    sums: &mut [A],
-    stride: usize,
-    add: impl Fn(&mut [A], usize, u32),
-) {
-    let columns = forest.columns();
-    let trees = forest.trees().len();
-    let together = cells.len() / columns / ROWS * ROWS;
-    let (many, rest) = cells.split_at(together * columns);
-    let (many_sums, rest_sums) = sums.split_at_mut(together * stride);
-    if !many.is_empty() {
-        for tree in 0..trees {
-            let blocks = many.chunks_exact(ROWS * columns);
-            for (rows, sums) in blocks.zip(many_sums.chunks_exact_mut(ROWS * stride)) {
-                let payloads = forest.walk_rows(tree, rows);
-                for (sums, payload) in sums.chunks_exact_mut(stride).zip(payloads) {
-                    add(sums, tree, payload);
-                }
-            }
-        }
-    }
-    for (row, sums) in rest
-        .chunks_exact(columns)
-        .zip(rest_sums.chunks_exact_mut(stride))
-    {
-        let groups = trees / TREES * TREES;
-        for first in (0..groups).step_by(TREES) {
-            for (tree, payload) in (first..).zip(forest.walk_trees(first, row)) {
-                add(sums, tree, payload);
-            }
-        }
-        for tree in groups..trees {
-            add(sums, tree, forest.walk(tree, row));
         }
     }
 }

@@ -17,6 +17,8 @@
     reason = "a call per tree and a spilled row address cost more than the walk"
 )]
 
+use super::bits::{BitTree, BitTrees};
+
 /// Rows that walk together.
 pub(crate) const ROWS: usize = 16;
 /// Trees that one row walks together.
@@ -33,6 +35,8 @@ pub(crate) trait Node: Copy {
     fn column(self) -> usize;
     fn left(self) -> usize;
     fn payload(self) -> u32;
+    /// The threshold, where thresholds are floats.
+    fn float(self) -> Option<f32>;
     /// Where a row with this value in the node's column goes on.
     fn next(self, value: Self::Value) -> usize;
 }
@@ -65,7 +69,7 @@ pub(crate) struct Double {
 }
 
 macro_rules! node {
-    ($node:ident, $value:ident, $index:ident, $from_payload:expr, $to_payload:expr) => {
+    ($node:ident, $value:ident, $index:ident, $from_payload:expr, $to_payload:expr, $float:expr) => {
         impl Node for $node {
             type Value = $value;
 
@@ -101,6 +105,11 @@ macro_rules! node {
             }
 
             #[inline(always)]
+            fn float(self) -> Option<f32> {
+                $float(self.threshold)
+            }
+
+            #[inline(always)]
             #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN goes right")]
             fn next(self, value: $value) -> usize {
                 self.left as usize + usize::from(!(value <= self.threshold))
@@ -109,14 +118,15 @@ macro_rules! node {
     };
 }
 
-node!(Narrow, f32, u16, f32::from_bits, f32::to_bits);
-node!(Wide, f32, u32, f32::from_bits, f32::to_bits);
+node!(Narrow, f32, u16, f32::from_bits, f32::to_bits, Some);
+node!(Wide, f32, u32, f32::from_bits, f32::to_bits, Some);
 node!(
     Double,
     f64,
     u32,
     |payload| f64::from_bits(u64::from(payload)),
-    |threshold: f64| threshold.to_bits() as u32
+    |threshold: f64| threshold.to_bits() as u32,
+    |_| None
 );
 
 /// Where a tree lies and how deep it is.
@@ -131,6 +141,10 @@ pub(crate) struct Tree {
 pub(crate) struct Forest<N> {
     nodes: Vec<N>,
     trees: Vec<Tree>,
+    /// The trees that many rows need not walk through.
+    bits: Vec<Option<BitTree>>,
+    has_bits: [bool; 2],
+    singles: Option<BitTrees>,
     columns: usize,
 }
 
@@ -142,6 +156,9 @@ impl<N: Node> Forest<N> {
         let mut forest = Self {
             nodes: Vec::with_capacity(trees.iter().map(|(nodes, _)| nodes.len()).sum()),
             trees: Vec::with_capacity(trees.len()),
+            bits: Vec::with_capacity(trees.len()),
+            has_bits: [false; 2],
+            singles: None,
             columns,
         };
         for (nodes, depth) in trees {
@@ -151,13 +168,32 @@ impl<N: Node> Forest<N> {
             }
             let start = forest.nodes.len().try_into().ok()?;
             forest.trees.push(Tree { start, depth });
+            forest.bits.push(BitTree::new(&nodes, depth));
             forest.nodes.extend(nodes);
         }
+        let mut bits = forest.bits.iter().map(Option::is_some);
+        forest.has_bits = [bits.clone().any(|has| has), bits.all(|has| has)];
+        forest.singles = BitTrees::new(&forest.bits, columns);
         Some(forest)
     }
 
     pub(crate) fn trees(&self) -> &[Tree] {
         &self.trees
+    }
+
+    /// A tree as a list of comparisons, where that is faster for many rows.
+    pub(crate) fn bits(&self, tree: usize) -> Option<&BitTree> {
+        self.bits.get(tree)?.as_ref()
+    }
+
+    /// All trees for a single row, where that is faster than walks.
+    pub(crate) fn singles(&self) -> Option<&BitTrees> {
+        self.singles.as_ref()
+    }
+
+    /// Whether there are such trees, and no others.
+    pub(crate) fn has_bits(&self) -> [bool; 2] {
+        self.has_bits
     }
 
     /// Values of a row.

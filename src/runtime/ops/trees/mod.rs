@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod attribute_tests;
 mod attributes;
+mod bits;
 mod compiled;
 mod ensemble;
 mod head;
@@ -27,6 +28,7 @@ mod real;
 mod tests;
 mod version_5;
 mod versions_1_3;
+mod walk;
 
 use tract_onnx::model::OnnxOpRegister;
 

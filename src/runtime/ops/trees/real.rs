@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use super::super::wide::LANES;
 use super::lower::{Rounding, View};
 
 /// `f32` or `f64`.
@@ -30,8 +31,12 @@ pub(crate) trait Real:
     fn exp(self) -> Self;
     /// A feature as a comparison wants to read it.
     fn read<X: Feature>(feature: X, view: View) -> Self;
+    /// Floats as floats.
+    fn floats(values: &[[Self; LANES]]) -> Option<&[[f32; LANES]]>;
+    /// Floats as floats.
+    fn row(values: &[Self]) -> Option<&[f32]>;
     /// Where the thread keeps buffers of this kind.
-    fn buffers(kept: &mut Kept) -> &mut [Vec<Self>; 2];
+    fn buffers(kept: &mut Kept) -> &mut [Vec<Self>; 3];
 }
 
 /// A value that a model is fed with.
@@ -59,7 +64,7 @@ macro_rules! feature {
 feature!(f32, f64, i32, i64);
 
 macro_rules! real {
-    ($real:ident, $buffers:ident, $read:expr) => {
+    ($real:ident, $buffers:ident, $read:expr, $floats:expr) => {
         impl Real for $real {
             const LOWEST: Self = $real::NEG_INFINITY;
             const ONE: Self = 1.0;
@@ -95,15 +100,23 @@ macro_rules! real {
                 }
             }
 
-            fn buffers(kept: &mut Kept) -> &mut [Vec<Self>; 2] {
+            fn floats(values: &[[Self; LANES]]) -> Option<&[[f32; LANES]]> {
+                $floats(values)
+            }
+
+            fn row(values: &[Self]) -> Option<&[f32]> {
+                $floats(values)
+            }
+
+            fn buffers(kept: &mut Kept) -> &mut [Vec<Self>; 3] {
                 &mut kept.$buffers
             }
         }
     };
 }
 
-real!(f32, singles, round);
-real!(f64, doubles, |feature: X, _| feature.double());
+real!(f32, singles, round, Some);
+real!(f64, doubles, |feature: X, _| feature.double(), |_| None);
 
 /// A float for which a comparison comes out as for `feature`.
 #[inline]
@@ -119,8 +132,8 @@ fn round<X: Feature>(feature: X, rounding: Rounding) -> f32 {
 /// Buffers that outlive a run.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    singles: [Vec<f32>; 2],
-    doubles: [Vec<f64>; 2],
+    singles: [Vec<f32>; 3],
+    doubles: [Vec<f64>; 3],
 }
 
 /// A larger buffer is not kept.
@@ -138,8 +151,13 @@ pub(crate) fn with_buffer<R: Real, T>(
 ) -> T {
     let slot = |kept: &RefCell<Kept>, new: Vec<R>| {
         let mut kept = kept.borrow_mut();
-        let [cells, sums] = R::buffers(&mut kept);
-        std::mem::replace(if which == Buffer::Cells { cells } else { sums }, new)
+        let [cells, lanes, sums] = R::buffers(&mut kept);
+        let slot = match which {
+            Buffer::Cells => cells,
+            Buffer::Lanes => lanes,
+            Buffer::Sums => sums,
+        };
+        std::mem::replace(slot, new)
     };
     // Taken out meanwhile, so that a panic or a nested run finds an empty one.
     let mut buffer = KEPT.with(|kept| slot(kept, Vec::new()));
@@ -158,6 +176,8 @@ pub(crate) fn with_buffer<R: Real, T>(
 pub(crate) enum Buffer {
     /// The rows as the kernel reads them.
     Cells,
+    /// The rows side by side, as lists of comparisons read them.
+    Lanes,
     /// The sums of the targets.
     Sums,
 }
