@@ -23,6 +23,10 @@ pub(super) fn start(health: &Arc<Health>) -> std::io::Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::exit,
+    reason = "the workers cannot be asked to stop: one hangs, or none may go on"
+)]
 fn watch(health: &Weak<Health>) {
     while let Some(health) = health.upgrade() {
         match health.streams().iter().find_map(Stream::fatal) {
