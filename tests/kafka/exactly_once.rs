@@ -401,8 +401,11 @@ fn killed_at_every_point(broker: &'static Broker) -> TestResult {
 
 /// KIP-848: the broker assigns.
 fn consumer_protocol(broker: &'static Broker) -> TestResult {
-    let mut world = prepared(broker, "workers = 1\ngroup_protocol = \"consumer\"");
+    let mut world = prepared(broker, "workers = 1");
     world.client.clear();
+    world
+        .stream_extra
+        .push_str("\ngroup_protocol = \"consumer\"");
     let first = world.start_ready("a");
     let feed = Feed::start(&world);
     goes_on(&first);
