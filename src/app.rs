@@ -180,7 +180,7 @@ impl App {
         let start = Instant::now();
         let time = self.shutdown_timeout.saturating_sub(EXIT_TIME);
         let deadline = start + time;
-        let streams_by = deadline - control_share(time);
+        let streams_by = start + time.saturating_sub(control_share(time));
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 tracing::warn!("second signal: ending at once; what is not committed is repeated");

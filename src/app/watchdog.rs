@@ -2,7 +2,7 @@
 //! cannot be cancelled, and two instances of one name would take turns for ever.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::health::Health;
 use crate::stream::{Fatal, Stream};
@@ -23,9 +23,16 @@ pub(super) fn start(health: &Arc<Health>) -> std::io::Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::exit,
+    reason = "the workers cannot be asked to stop: one hangs, or none may go on"
+)]
 fn watch(health: &Weak<Health>) {
+    let mut wakefulness = Wakefulness::new(Instant::now());
     while let Some(health) = health.upgrade() {
+        let settled = wakefulness.look(Instant::now());
         match health.streams().iter().find_map(Stream::fatal) {
+            Some(Fatal::Hung(_)) if !settled => {}
             Some(Fatal::Hung(reason)) => {
                 tracing::error!("{reason}; ending with code {EXIT_HUNG}: start it again");
                 std::process::exit(EXIT_HUNG);
@@ -38,5 +45,58 @@ fn watch(health: &Weak<Health>) {
         }
         drop(health);
         std::thread::park_timeout(INTERVAL);
+    }
+}
+
+/// Whether the process has been running for a while: time in which it was stopped, or its machine
+/// was, is no time in which a call hung.
+#[derive(Debug)]
+struct Wakefulness {
+    looked: Instant,
+    awake_since: Instant,
+}
+
+impl Wakefulness {
+    /// A pause between two looks that is longer: the process was stopped.
+    const PAUSE: Duration = Duration::from_secs(2);
+    /// How long a call may take to come back after that.
+    const CATCH_UP: Duration = Duration::from_secs(5);
+
+    fn new(now: Instant) -> Self {
+        Self {
+            looked: now,
+            awake_since: now,
+        }
+    }
+
+    /// Notes a look; whether what it finds counts.
+    fn look(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.looked) > Self::PAUSE {
+            self.awake_since = now;
+        }
+        self.looked = now;
+        now.saturating_duration_since(self.awake_since) >= Self::CATCH_UP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_the_process_was_stopped_does_not_count() {
+        let start = Instant::now();
+        let mut wakefulness = Wakefulness::new(start);
+        let mut look = |millis: u64| wakefulness.look(start + Duration::from_millis(millis));
+        assert!(!look(250), "just started");
+        for at in (500..5_000).step_by(250) {
+            assert!(!look(at), "{at}");
+        }
+        assert!(look(5_000));
+        assert!(!look(60_000), "stopped for 55 s");
+        for at in (60_250..65_000).step_by(250) {
+            assert!(!look(at), "{at}");
+        }
+        assert!(look(65_000), "awake for 5 s");
     }
 }

@@ -94,7 +94,7 @@ impl ProducerContext for Context {
 
 /// A worker's producer. Not shared: its counters belong to one thread.
 pub struct Producer {
-    pub(super) producer: BaseProducer<Context>,
+    pub(super) client: BaseProducer<Context>,
     sent: Cell<u64>,
     /// How long a transaction may stay open; zero without transactions.
     pub(super) transaction_timeout: Duration,
@@ -127,14 +127,14 @@ impl Producer {
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self {
-            producer,
+            client: producer,
             sent: Cell::new(0),
             transaction_timeout: timeout,
         })
     }
 
     fn delivered(&self) -> std::sync::MutexGuard<'_, Delivered> {
-        self.producer
+        self.client
             .context()
             .delivered
             .lock()
@@ -153,7 +153,7 @@ impl Producer {
         out.timestamp = record.timestamp;
         let headers = std::mem::replace(&mut record.headers.0, OwnedHeaders::new_with_capacity(0));
         out.headers = Some(headers);
-        match self.producer.send::<[u8], [u8]>(out) {
+        match self.client.send::<[u8], [u8]>(out) {
             Ok(()) => {
                 self.sent.set(self.sent.get() + 1);
                 Ok(())
@@ -190,7 +190,7 @@ impl Producer {
         let mut seen = self.delivered().count;
         let mut any = false;
         loop {
-            self.producer.poll(Duration::ZERO);
+            self.client.poll(Duration::ZERO);
             let count = self.delivered().count;
             if count == seen {
                 return any;
@@ -221,12 +221,12 @@ impl Producer {
                     &error,
                 ))
             })
-            .map(|error| error.with_cause(self.producer.context().log.last_error()))
+            .map(|error| error.with_cause(self.client.context().log.last_error()))
     }
 
     /// Once a client has failed for good, every call says only that: the cause says what to do.
     pub(super) fn explain(&self, mut error: KafkaError) -> KafkaError {
-        if let Some((code, text)) = self.producer.client().fatal_error() {
+        if let Some((code, text)) = self.client.client().fatal_error() {
             error.kind = match kind_of(code) {
                 kind @ (ErrorKind::Fenced | ErrorKind::Authorization) => kind,
                 _ => ErrorKind::Fatal,
@@ -245,6 +245,6 @@ impl Producer {
 
     /// What the client last heard from the network, where that was an error.
     pub fn last_error(&self) -> Option<String> {
-        self.producer.context().log.last_error()
+        self.client.context().log.last_error()
     }
 }

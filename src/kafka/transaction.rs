@@ -39,14 +39,14 @@ impl Producer {
         doing: &str,
         call: impl FnOnce(&BaseProducer<Context>) -> Result<(), ClientError>,
     ) -> Result<(), KafkaError> {
-        call(&self.producer).map_err(|error| {
+        call(&self.client).map_err(|error| {
             // The crate flushes before it commits; that it could not is no word of the commit.
             let mut found = KafkaError::client(doing, &error);
             if matches!(error, ClientError::Flush(_)) {
                 found.kind = ErrorKind::TimedOut;
             }
             self.explain(found)
-                .with_cause(self.producer.context().log.last_error())
+                .with_cause(self.client.context().log.last_error())
         })
     }
 

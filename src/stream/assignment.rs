@@ -14,6 +14,10 @@ use crate::telemetry::HoldOutcome;
 /// One attempt to look offsets up. The worker polls between attempts.
 const LOOK_UP: Duration = Duration::from_millis(900);
 
+/// When looking up has failed for so long, a new client is to try. Longer than a transaction that
+/// nobody ends holds committed offsets back.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
+
 /// Where a partition starts, and from which revision on.
 struct Start {
     partition: TopicPartition,
@@ -30,8 +34,15 @@ impl Session<'_> {
         while let Some(rebalance) = self.rebalances.pop_front() {
             match rebalance {
                 Rebalance::Assigned(partitions) => match self.look_up(&partitions) {
-                    Ok(starts) => self.take_over(starts)?,
+                    Ok(starts) => {
+                        self.look_up_since = None;
+                        self.take_over(starts)?;
+                    }
                     Err(error) => {
+                        let since = *self.look_up_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() >= LOOK_UP_LIMIT {
+                            return Err(error.into());
+                        }
                         // The group waits for the answer; the next turn tries again.
                         self.trouble(&error);
                         self.rebalances.push_front(Rebalance::Assigned(partitions));

@@ -57,9 +57,10 @@ const LOOK_UP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Durat
 /// Pause before a worker that panicked is started again.
 const PANIC_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A client call that takes so much longer than it may makes the process not live.
-const OVERDUE: Duration = Duration::from_secs(10);
-/// One that takes so much longer hangs: it cannot be cancelled, the process has to be restarted.
-const HUNG: Duration = Duration::from_secs(30);
+const OVERDUE: Duration = Duration::from_secs(2);
+/// One that takes so much longer hangs: it cannot be cancelled, the process has to be restarted. The
+/// broker has ended the transaction by then, so that waiting on helps nobody.
+const HUNG: Duration = Duration::from_secs(5);
 
 /// What a stream needs besides its settings.
 #[derive(Debug, Clone)]

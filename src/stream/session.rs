@@ -83,6 +83,10 @@ pub(super) struct Active {
 }
 
 /// A worker's time in its group.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own: none excludes another"
+)]
 pub(super) struct Session<'s> {
     pub(super) settings: &'s StreamSettings,
     pub(super) topics: &'s Topics,
@@ -100,6 +104,8 @@ pub(super) struct Session<'s> {
     /// Records that were polled while the worker was waiting for something else.
     pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
+    /// Since when the starts of new partitions could not be looked up.
+    pub(super) look_up_since: Option<Instant>,
     pub(super) transaction: Transaction,
     /// Whether reading waits for commits.
     pub(super) held_back: bool,

@@ -1,3 +1,5 @@
+//! A worker that follows the answers commits each input once, whatever the calls say.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -215,6 +215,7 @@ impl Worker {
             stash: VecDeque::new(),
             rebalances: VecDeque::new(),
             transaction: Transaction::default(),
+            look_up_since: None,
             held_back: false,
             rewind_due: false,
             troubled: false,

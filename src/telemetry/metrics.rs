@@ -113,7 +113,7 @@ families! {
     RECORDS_IN = counter("swapstream_records_in_total", &["stream"],
         "Input records taken from Kafka, those that are read again after a rewind included.");
     PREDICTIONS = counter("swapstream_predictions_total", &["stream", "model", "version"],
-        "Predictions that the output topic has acknowledged.");
+        "Predictions that the output topic has acknowledged; with `exactly_once`, that are committed.");
     DEAD_LETTERS = counter("swapstream_dead_letters_total", &["stream", "stage"],
         "Records that went to the dead-letter topic, by the stage they failed in.");
     SKIPPED_RECORDS = counter("swapstream_skipped_records_total", &["stream", "stage"],
@@ -125,7 +125,7 @@ families! {
         "Time that the model took for one batch.");
     END_TO_END_LATENCY = histogram("swapstream_end_to_end_latency_seconds",
         &["stream", "model", "version"], END_TO_END_SECONDS,
-        "Time from the input record's timestamp to the acknowledgement of its prediction.");
+        "Time from the input record's timestamp to the acknowledgement of its prediction, or to its commit with `exactly_once`.");
     CONSUMER_LAG = gauge("swapstream_consumer_lag_records", &["stream", "topic", "partition"],
         "Records between this instance's position and the end of a partition assigned to it.");
     IN_FLIGHT_RECORDS = gauge("swapstream_in_flight_records", &["stream"],

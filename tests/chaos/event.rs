@@ -1,7 +1,5 @@
 //! The events of a run. Pure: key, number and kind make the bytes, so nothing of them need be kept.
 
-use std::fmt::Write as _;
-
 /// What an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -118,7 +116,7 @@ impl Mark {
                 let mut deep = format!("{{\"seq\":{seq},\"deep\":");
                 deep.push_str(&"[".repeat(200));
                 deep.push_str(&"]".repeat(200));
-                let _ = deep.write_char('}');
+                deep.push('}');
                 Some(deep.into_bytes())
             }
             Kind::Missing => Some(format!("{{\"k\":{key},\"seq\":{seq}}}").into_bytes()),

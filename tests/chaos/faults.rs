@@ -82,7 +82,7 @@ impl Hands<'_> {
             }
             Fault::StopSession => self.freeze(victim, Duration::from_millis(7_500)),
             Fault::StopTransaction => self.freeze(victim, Duration::from_millis(12_500)),
-            Fault::Churn => self.churn(),
+            Fault::Churn => Ok(self.churn()),
             Fault::BrokerTerm => {
                 self.stage.broker.terminate();
                 self.pause(0, 2_000);
@@ -117,7 +117,7 @@ impl Hands<'_> {
         std::thread::sleep(Duration::from_millis(self.rng.between(low, high)));
     }
 
-    fn await_that(&self, what: &str, mut done: impl FnMut() -> bool) -> Result<(), NotDone> {
+    fn await_that(what: &str, mut done: impl FnMut() -> bool) -> Result<(), NotDone> {
         let end = Instant::now() + PROOF;
         while !done() {
             if Instant::now() > end {
@@ -148,13 +148,13 @@ impl Hands<'_> {
             self.fleet.terminate(other);
             let streams = self.stage.guarantees.len();
             let owns = || self.fleet.has_work(victim, streams);
-            self.await_that("the victim owns partitions", owns)?;
+            Self::await_that("the victim owns partitions", owns)?;
             self.pause(200, 1_500);
             self.fleet.start(self.stage, other, None);
         }
         let done = if stop {
             let time = Duration::from_millis(self.rng.between(1_000, 13_000));
-            let stopped = self.await_that(&armed, || self.fleet.is_stopped(victim));
+            let stopped = Self::await_that(&armed, || self.fleet.is_stopped(victim));
             std::thread::sleep(time);
             self.fleet.process(victim).resume();
             stopped
@@ -172,20 +172,20 @@ impl Hands<'_> {
 
     fn freeze(&mut self, victim: usize, time: Duration) -> Happened {
         self.fleet.process(victim).pause();
-        self.await_that("it is stopped", || self.fleet.is_stopped(victim))?;
+        Self::await_that("it is stopped", || self.fleet.is_stopped(victim))?;
         std::thread::sleep(time);
         self.fleet.process(victim).resume();
         Ok(format!("{} for {time:?}", self.fleet.id(victim)))
     }
 
-    fn churn(&mut self) -> Happened {
+    fn churn(&mut self) -> String {
         for _ in 0..3 {
             let begin = Instant::now();
             self.fleet.start(self.stage, GUEST, None);
             std::thread::sleep(Duration::from_secs(2).saturating_sub(begin.elapsed()));
             self.fleet.terminate(GUEST);
         }
-        Ok("3 times".to_owned())
+        "3 times".to_owned()
     }
 
     fn hijack(&mut self, victim: usize) -> Happened {
@@ -196,7 +196,7 @@ impl Hands<'_> {
         let before = fenced();
         take_over(&self.stage.kafka.bootstrap_servers, &id)
             .map_err(|error| failed(format!("{id}: {error}")))?;
-        self.await_that("the worker notices that it is fenced", || fenced() > before)?;
+        Self::await_that("the worker notices that it is fenced", || fenced() > before)?;
         Ok(id)
     }
 
@@ -238,7 +238,7 @@ impl Hands<'_> {
             action,
         };
         self.stage.proxy.set(rule);
-        let lost = self.await_that("responses are lost", || self.stage.proxy.hits() >= count);
+        let lost = Self::await_that("responses are lost", || self.stage.proxy.hits() >= count);
         let hits = self.stage.proxy.set(Rule::default());
         // Between two starts there may be fewer than asked for.
         if hits == 0 {
@@ -267,7 +267,7 @@ impl Hands<'_> {
         kinds.truncate(count);
         self.feed.poison(&kinds);
         let wanted = before + (count * PARTITIONS) as u64;
-        self.await_that("the feed sends them", || self.feed.fed().poisoned >= wanted)?;
+        Self::await_that("the feed sends them", || self.feed.fed().poisoned >= wanted)?;
         Ok(format!("{kinds:?}"))
     }
 
@@ -294,7 +294,7 @@ impl Hands<'_> {
             .publish(&file, &manifest, &version, &["--no-check"]);
         let deployed = deploy(self.stage, &version).map_err(failed);
         let done = deployed
-            .and_then(|()| self.await_that("the version is refused", || refused() > before));
+            .and_then(|()| Self::await_that("the version is refused", || refused() > before));
         self.swaps.pause(false);
         done.map(|()| version)
     }
@@ -306,7 +306,7 @@ impl Hands<'_> {
         };
         disk.fill().map_err(failed)?;
         // Kafka ends when it cannot write to its only directory.
-        let ended = self.await_that("the broker ends", || !self.stage.broker.is_running());
+        let ended = Self::await_that("the broker ends", || !self.stage.broker.is_running());
         if ended.is_err() {
             self.stage.broker.kill();
         }

@@ -1,7 +1,8 @@
 //! Reads inputs and answers as they come, committed ones only, and hands them to the verifiers;
 //! the same code reads everything again from the start when the run is over.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -69,7 +70,70 @@ impl Seen {
 pub struct Observer {
     seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
+    reopened: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A reader that hears nothing for so long, though there is something, is opened anew.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Reads on from where it was. The reader's client may stop fetching when its broker is
+/// restarted; that is counted, and the second reading finds what it has cost.
+struct Follower {
+    reader: TopicReader,
+    reopen: Box<dyn Fn() -> TopicReader + Send>,
+    /// Offset after the last record or marker that was seen, by partition.
+    next: BTreeMap<(String, i32), i64>,
+    heard: Instant,
+    reopened: Arc<AtomicU64>,
+}
+
+impl Follower {
+    fn poll(&mut self) -> Result<Option<OwnedRecord>, String> {
+        match self.reader.poll(Duration::from_millis(50)) {
+            Ok(TopicEvent::Record(record)) => {
+                let place = (record.topic.clone(), record.partition);
+                let next = self.next.entry(place).or_insert(0);
+                if record.offset < *next {
+                    return Ok(None);
+                }
+                *next = record.offset + 1;
+                self.heard = Instant::now();
+                return Ok(Some(record));
+            }
+            Ok(TopicEvent::EndOfPartition {
+                topic,
+                partition,
+                next,
+            }) => {
+                let known = self.next.entry((topic, partition)).or_insert(0);
+                *known = next.max(*known);
+            }
+            Ok(TopicEvent::Idle) => {}
+            // The broker is down now and then.
+            Err(error) if error.is_retriable() => {}
+            Err(error) => return Err(format!("reading: {error}")),
+        }
+        if self.heard.elapsed() > SILENCE {
+            self.heard = Instant::now();
+            if self.is_behind() {
+                self.reopened.fetch_add(1, Ordering::SeqCst);
+                self.reader = (self.reopen)();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether there is more than was seen; not known while the broker is down.
+    fn is_behind(&self) -> bool {
+        let Ok(ends) = self.reader.ends(Duration::from_secs(1)) else {
+            return false;
+        };
+        ends.iter().any(|(at, end)| {
+            let place = (at.topic.to_string(), at.partition);
+            *end > self.next.get(&place).copied().unwrap_or(0)
+        })
+    }
 }
 
 impl Observer {
@@ -81,20 +145,27 @@ impl Observer {
     ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::new(guarantees, topics.partitions)));
         let stop = Arc::new(AtomicBool::new(false));
-        let mut reader = open(kafka, topics, guarantees);
+        let mut follower = Follower {
+            reader: open(kafka, topics, guarantees),
+            reopen: {
+                let (kafka, topics) = (kafka.clone(), topics.clone());
+                let guarantees = guarantees.to_vec();
+                Box::new(move || open(&kafka, &topics, &guarantees))
+            },
+            next: BTreeMap::new(),
+            heard: Instant::now(),
+            reopened: Arc::default(),
+        };
+        let reopened = Arc::clone(&follower.reopened);
         let (shared, ending) = (Arc::clone(&seen), Arc::clone(&stop));
         let (topics, oracle) = (topics.clone(), Arc::clone(oracle));
         let thread = thread::spawn(move || {
             while !ending.load(Ordering::SeqCst) {
-                match reader.poll(Duration::from_millis(50)) {
-                    Ok(TopicEvent::Record(record)) => {
-                        lock(&shared).take(&topics, &oracle, &record);
-                    }
-                    Ok(_) => {}
-                    // The broker is down now and then.
-                    Err(error) if error.is_retriable() => {}
-                    Err(error) => {
-                        lock(&shared).trouble = Some(format!("reading: {error}"));
+                match follower.poll() {
+                    Ok(Some(record)) => lock(&shared).take(&topics, &oracle, &record),
+                    Ok(None) => {}
+                    Err(what) => {
+                        lock(&shared).trouble = Some(what);
                         return;
                     }
                 }
@@ -103,12 +174,18 @@ impl Observer {
         Self {
             seen,
             stop,
+            reopened,
             thread: Some(thread),
         }
     }
 
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         lock(&self.seen)
+    }
+
+    /// How often the reader stood still and was opened anew.
+    pub fn reopened(&self) -> u64 {
+        self.reopened.load(Ordering::SeqCst)
     }
 
     pub fn stop(&mut self) {

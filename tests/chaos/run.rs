@@ -258,8 +258,8 @@ impl Run {
     /// Where the feed itself is late, it counts from its first input.
     fn scoring_again(&mut self, marks: &[i64], patience: Duration) -> Option<Duration> {
         let begin = Instant::now();
-        let mut fed_at = vec![None; PARTITIONS];
-        let mut answered_at = vec![None; PARTITIONS];
+        let mut fed_at = [None; PARTITIONS];
+        let mut answered_at = [None; PARTITIONS];
         while begin.elapsed() < patience {
             {
                 let seen = self.observer.seen();
@@ -430,9 +430,7 @@ impl Run {
         // The observer reads to the same end.
         let agree = |online: &Seen| {
             let pairs = online.verifiers.iter().zip(&again.verifiers);
-            pairs
-                .map(|(a, b)| a.1.held() == b.1.held())
-                .all(|same| same)
+            pairs.fold(true, |same, (a, b)| same && a.1.held() == b.1.held())
         };
         let end = Instant::now() + Duration::from_secs(10);
         while !agree(&self.observer.seen()) && Instant::now() < end {
@@ -486,14 +484,15 @@ impl Run {
         let swaps = self.swaps.done();
         println!(
             "chaos: events committed {}, aborted {}, unknown {}, poison {}; swaps {swaps}; \
-             documented exits {}; peak memory {} MiB; feed rebuilt {} times",
+             documented exits {}; peak memory {} MiB; feed rebuilt {} times, reader {}",
             fed.committed,
             fed.aborted,
             fed.unknown,
             fed.poisoned,
             self.fleet.documented_exits,
             peak >> 20,
-            fed.rebuilt
+            fed.rebuilt,
+            self.observer.reopened()
         );
         for (name, reason) in &self.skipped {
             println!("chaos: {name} is skipped: {reason}");
@@ -514,6 +513,10 @@ impl Run {
 
     fn outcome(self, rounds: usize, totals: &BTreeMap<Guarantee, Totals>) -> Outcome {
         let of = |guarantee| totals.get(&guarantee).copied().unwrap_or_default();
+        if !self.broken.is_empty() {
+            let tail = self.stage.broker.log_tail(40);
+            println!("chaos: the broker's log ends with:\n{tail}");
+        }
         let failed: Vec<u8> = self.broken.iter().map(|(check, _)| *check).collect();
         let report = Report::new(
             self.plan.seed,

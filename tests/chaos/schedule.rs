@@ -30,9 +30,9 @@ pub enum Fault {
     Hijack,
     /// The proxy holds every response back for a while.
     ProxyDelay,
-    /// The proxy swallows a response to EndTxn (or to a commit of offsets) and cuts the connection.
+    /// The proxy swallows a response to `EndTxn` (or to a commit of offsets) and cuts the connection.
     ProxyDrop,
-    /// The proxy swallows responses to EndTxn and keeps the connection: the client waits.
+    /// The proxy swallows responses to `EndTxn` and keeps the connection: the client waits.
     ProxySwallow,
     /// The proxy cuts all connections again and again.
     ProxyCut,
@@ -116,15 +116,14 @@ impl Fault {
 
     /// The broker's own time-out that the service may have to wait for after this fault: the
     /// session of a member that is gone without a word, and the transaction it left open. A lost
-    /// answer to EndTxn is waited for as long as the transaction may last.
+    /// answer to `EndTxn` is waited for as long as the transaction may last.
     pub fn broker_wait(self) -> Duration {
         match self {
-            // A member gone in silence, and its transaction, which ends by time-out where its
-            // next start does not end it.
-            Kill | KillAtPoint | StopSession | StopTransaction | Churn => SESSION.max(TRANSACTION),
-            // Members that could not send heartbeats; transactions that could not end.
-            BrokerTerm | BrokerKill | BrokerStop | DiskFull => SESSION.max(TRANSACTION),
-            ProxyDelay | ProxyDrop | ProxySwallow | ProxyCut | Hijack => TRANSACTION,
+            // A member gone in silence, or that could not send heartbeats; its transaction, which
+            // ends by time-out where its next start does not end it.
+            Kill | KillAtPoint | StopSession | StopTransaction | Churn | BrokerTerm
+            | BrokerKill | BrokerStop | DiskFull | ProxyDelay | ProxyDrop | ProxySwallow
+            | ProxyCut | Hijack => SESSION.max(TRANSACTION),
             Term | Poison | BadModel => Duration::ZERO,
         }
     }

@@ -80,7 +80,7 @@ impl History {
                 at = committed;
             }
             let input = all[at];
-            let dead = input.seq % 7 == 0;
+            let dead = input.seq.is_multiple_of(7);
             let outlet = if dead {
                 Outlet::DeadLetters
             } else {
@@ -108,7 +108,9 @@ impl History {
         let mut verifier = Verifier::new(self.guarantee, PARTITIONS);
         // Answers may be read before their inputs.
         let (early, late) = self.inputs.split_at(self.inputs.len() / 2);
-        early.iter().for_each(|input| verifier.input(input));
+        for input in early {
+            verifier.input(input);
+        }
         for list in self.answers.values() {
             for (offset, answer) in list.iter().enumerate() {
                 let offset = offset as i64;
@@ -118,7 +120,9 @@ impl History {
                 });
             }
         }
-        late.iter().for_each(|input| verifier.input(input));
+        for input in late {
+            verifier.input(input);
+        }
         let totals = verifier.finish(&self.committed);
         let checks = verifier.violations().iter().map(|one| one.check).collect();
         (checks, totals)

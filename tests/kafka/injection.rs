@@ -47,171 +47,179 @@ const FENCED: Expected = Some(ErrorKind::Fenced);
 const REFUSED: Expected = Some(ErrorKind::Authorization);
 
 fn cases() -> Vec<(Step, Api, Code, Expected)> {
-    use Code::*;
-    use Step::*;
     vec![
         (
-            Init,
+            Step::Init,
             Api::InitProducerId,
-            RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+            Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
             GOOD,
         ),
         (
-            Init,
+            Step::Init,
             Api::InitProducerId,
-            RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+            Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
             GOOD,
         ),
         (
-            Init,
+            Step::Init,
             Api::InitProducerId,
-            RD_KAFKA_RESP_ERR__TRANSPORT,
+            Code::RD_KAFKA_RESP_ERR__TRANSPORT,
             GOOD,
         ),
         (
-            Init,
+            Step::Init,
             Api::InitProducerId,
-            RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
             REFUSED,
         ),
         (
-            Init,
+            Step::Init,
             Api::FindCoordinator,
-            RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+            Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
             GOOD,
         ),
         (
-            Produce,
+            Step::Produce,
             Api::AddPartitionsToTxn,
-            RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
+            Code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
             GOOD,
         ),
         (
-            Produce,
+            Step::Produce,
             Api::AddPartitionsToTxn,
-            RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+            Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
             FENCED,
         ),
         (
-            Produce,
+            Step::Produce,
             Api::AddPartitionsToTxn,
-            RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
             FENCED,
         ),
         (
-            Produce,
+            Step::Produce,
             Api::Produce,
-            RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
             GOOD,
         ),
         (
-            Produce,
+            Step::Produce,
             Api::Produce,
-            RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
             FENCED,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::AddOffsetsToTxn,
-            RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
+            Code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
             GOOD,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::AddOffsetsToTxn,
-            RD_KAFKA_RESP_ERR__TRANSPORT,
+            Code::RD_KAFKA_RESP_ERR__TRANSPORT,
             GOOD,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::AddOffsetsToTxn,
-            RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
             ABORTABLE,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::AddOffsetsToTxn,
-            RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
+            Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
             FATAL,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::AddOffsetsToTxn,
-            RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
             FENCED,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::TxnOffsetCommit,
-            RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+            Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
             GOOD,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::TxnOffsetCommit,
-            RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+            Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
             ABORTABLE,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::TxnOffsetCommit,
-            RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
             ABORTABLE,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::TxnOffsetCommit,
-            RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+            Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
             ABORTABLE,
         ),
         (
-            SendOffsets,
+            Step::SendOffsets,
             Api::TxnOffsetCommit,
-            RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
             FENCED,
         ),
         (
-            Commit,
+            Step::Commit,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
+            Code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
             GOOD,
         ),
-        (Commit, Api::EndTxn, RD_KAFKA_RESP_ERR_NOT_COORDINATOR, GOOD),
-        (Commit, Api::EndTxn, RD_KAFKA_RESP_ERR__TRANSPORT, GOOD),
         (
-            Commit,
+            Step::Commit,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
+            Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+            GOOD,
+        ),
+        (
+            Step::Commit,
+            Api::EndTxn,
+            Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+            GOOD,
+        ),
+        (
+            Step::Commit,
+            Api::EndTxn,
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
             ABORTABLE,
         ),
         (
-            Commit,
+            Step::Commit,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
+            Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
             FATAL,
         ),
         (
-            Commit,
+            Step::Commit,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+            Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
             FENCED,
         ),
         (
-            Abort,
+            Step::Abort,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
+            Code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
             GOOD,
         ),
         (
-            Abort,
+            Step::Abort,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
+            Code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE,
             FATAL,
         ),
         (
-            Abort,
+            Step::Abort,
             Api::EndTxn,
-            RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
             FENCED,
         ),
     ]
@@ -268,7 +276,7 @@ impl Rig<'_> {
     }
 
     /// Sends a record to each partition and waits until all are answered.
-    fn produce(&self, producer: &Producer) -> Result<(), KafkaError> {
+    fn produce(producer: &Producer) -> Result<(), KafkaError> {
         for partition in [0, 1] {
             let mut record = OutgoingRecord {
                 topic: TOPIC,
@@ -289,7 +297,7 @@ impl Rig<'_> {
         producer.failure().map_or(Ok(()), Err)
     }
 
-    fn offsets(&self) -> [(TopicPartition, NextOffset, String); 1] {
+    fn offsets() -> [(TopicPartition, NextOffset, String); 1] {
         [(
             TopicPartition::new("in", 0),
             NextOffset(1),
@@ -307,9 +315,9 @@ impl Rig<'_> {
         let at = |step| move |error| (step, error);
         producer.begin().unwrap();
         before(Step::Produce);
-        self.produce(producer).map_err(at(Step::Produce))?;
+        Self::produce(producer).map_err(at(Step::Produce))?;
         before(Step::SendOffsets);
-        let sent = producer.send_offsets(&self.source, &self.offsets(), CALL);
+        let sent = producer.send_offsets(&self.source, &Self::offsets(), CALL);
         sent.map_err(at(Step::SendOffsets))?;
         before(ends);
         match ends {

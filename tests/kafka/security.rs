@@ -133,10 +133,11 @@ fn client(world: &World, user: &str, password: &str) -> String {
     let file = world.path(&format!("{user}.password"));
     std::fs::write(&file, password).expect("the password is written");
     format!(
-        "\"session.timeout.ms\" = \"6000\"\n\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = {:?}\n\
+        "\"session.timeout.ms\" = \"6000\"\n\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = \"{}\"\n\
          \"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\"sasl.username\" = \"{user}\"\n\
-         \"sasl.password\" = {{ file = {file:?} }}\n",
-        secured.dir.join("ca.pem")
+         \"sasl.password\" = {{ file = \"{}\" }}\n",
+        secured.dir.join("ca.pem").display(),
+        file.display()
     )
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::kafka_broker::BrokerOptions;
+use super::kafka_broker::{BrokerOptions, Listener};
 use super::kafka_jars::Kit;
 use super::kafka_wire::{check_serving, free_ports};
 use super::supervisor::Supervised;
@@ -69,13 +69,14 @@ impl Node {
         let controller = SocketAddr::new(client.ip(), controller_port);
         let data = self.data_dir();
         let data = data.display();
-        let (mut listeners, mut advertised, mut protocols) = <(String, String, String)>::default();
-        for one in &self.options.listeners {
-            let (name, ip) = (&one.name, client.ip());
-            listeners.push_str(&format!(",{name}://{ip}:{}", one.port));
-            advertised.push_str(&format!(",{name}://{ip}:{}", one.advertised));
-            protocols.push_str(&format!(",{name}:{}", one.protocol));
-        }
+        let more = &self.options.listeners;
+        let each = |entry: &dyn Fn(&Listener) -> String| -> String {
+            more.iter().map(|one| format!(",{}", entry(one))).collect()
+        };
+        let ip = client.ip();
+        let listeners = each(&|one| format!("{}://{ip}:{}", one.name, one.port));
+        let advertised = each(&|one| format!("{}://{ip}:{}", one.name, one.advertised));
+        let protocols = each(&|one| format!("{}:{}", one.name, one.protocol));
         let mut text = format!(
             "controller.quorum.bootstrap.servers={controller}\n\
              listeners=PLAINTEXT://{client},CONTROLLER://{controller}{listeners}\n\
