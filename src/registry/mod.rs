@@ -24,6 +24,7 @@ mod deployment_log;
 mod error;
 mod fetch;
 mod fleet;
+mod history;
 mod lifecycle;
 mod loader;
 mod logs;
@@ -32,6 +33,7 @@ mod probe;
 mod publish;
 mod read;
 mod reporter;
+mod rollback;
 mod settings;
 mod status;
 mod topics;
@@ -57,6 +59,7 @@ pub use deployment_log::{
 pub use error::RegistryError;
 pub use fetch::{FetchError, FetchLimits, fetch};
 pub use fleet::{Convergence, Fleet, InstanceView};
+pub use history::Tenure;
 pub use lifecycle::{Failure, LoadState, Refusal};
 pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare, prepare_for};
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
@@ -68,6 +71,7 @@ pub use probe::{
 pub use publish::{Progress, PublishRequest, Published, finish_manifest, publish, rfc3339};
 pub use read::{read_catalog, read_deployments, read_fleet};
 pub use reporter::{InstanceInfo, KafkaStatusSink, Reporter, StatusSink};
+pub use rollback::rollback_event;
 pub use settings::RegistrySettings;
 pub use status::{
     Desired, Heartbeat, INSTANCE_SCHEMA, ModelReport, RefusedReport, STATUS_SCHEMA, ServingReport,

@@ -72,7 +72,7 @@ pub fn undeploy_event(
     Ok(event(Action::Undeploy, model, None, if_revision, who))
 }
 
-fn event(
+pub(super) fn event(
     action: Action,
     model: &ModelName,
     version: Option<(Version, Digest)>,
@@ -93,7 +93,7 @@ fn event(
     }
 }
 
-fn deployable(
+pub(super) fn deployable(
     catalog: &Catalog,
     model: &ModelName,
     version: &Version,

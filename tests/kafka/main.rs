@@ -22,6 +22,7 @@ mod logs;
 mod observability;
 mod publish;
 mod refusals;
+mod registry;
 mod scoring;
 mod several;
 mod starts;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     trials.extend(scoring::trials());
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
+    trials.extend(registry::trials());
     trials.extend(faults::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());

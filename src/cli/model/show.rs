@@ -5,12 +5,13 @@ use std::io::Write as _;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Context, Failure, Output, print, terminal, time};
+use super::{Context, Failure, Output, manifest_of, print, terminal, time};
 use crate::config::about;
 use crate::model::{FeatureSpec, Lineage, Manifest, ModelName, Version};
-use crate::registry::{ChunksHeader, Entry, EntryKind, ModelLog, read_catalog, read_deployments};
+use crate::registry::{ChunksHeader, Entry, ModelLog, read_catalog, read_deployments};
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
@@ -51,19 +52,7 @@ pub(super) fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
     if args.raw {
         return terminal::written(std::io::stdout().lock().write_all(&entry.raw));
     }
-    let manifest = match &entry.kind {
-        EntryKind::Manifest(manifest) => manifest,
-        EntryKind::Deleted(deletion) => {
-            let by = deletion.by.as_deref().unwrap_or("unknown");
-            let at = deletion.at.as_deref().unwrap_or("unknown");
-            let text = format!("version {version} of {model} was deleted, by {by}, at {at}");
-            return Err(Failure::Failed(text));
-        }
-        EntryKind::Unreadable(why) => {
-            let text = format!("version {version} of {model} cannot be read: {why}");
-            return Err(Failure::Failed(text));
-        }
-    };
+    let manifest = manifest_of(&catalog, model, version)?;
     let log = read_deployments(&logs)?;
     let deployed = log
         .model(model)
@@ -166,9 +155,14 @@ fn lineage(lineage: &Lineage, line: &mut impl FnMut(&str, String)) {
         ("hyperparameters", &lineage.hyperparameters),
         ("metrics", &lineage.metrics),
         ("opsets", &lineage.opsets),
+        ("onnx inputs", &lineage.onnx_inputs),
+        ("onnx outputs", &lineage.onnx_outputs),
     ] {
         if !map.is_empty() {
-            let pairs = map.iter().map(|(key, value)| format!("{key} {value}"));
+            let pairs = map.iter().map(|(key, value)| match value {
+                Value::String(text) => format!("{key} {text}"),
+                other => format!("{key} {other}"),
+            });
             line(name, pairs.collect::<Vec<_>>().join(", "));
         }
     }
