@@ -151,6 +151,20 @@ impl<'t> Section<'t> {
         })
     }
 
+    /// True or false.
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        let node = self.get(key)?;
+        let value = match &node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Variable(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong_type(node, key, "true or false", &node.value);
+        }
+        value
+    }
+
     /// An integer within `range`.
     pub(super) fn integer(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let node = self.get(key)?;

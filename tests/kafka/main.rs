@@ -25,6 +25,7 @@ mod refusals;
 mod registry;
 mod scoring;
 mod several;
+mod signatures;
 mod starts;
 mod startup;
 mod world;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(registry::trials());
+    trials.extend(signatures::trials());
     trials.extend(faults::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());

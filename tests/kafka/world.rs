@@ -33,6 +33,8 @@ pub struct World {
     pub shutdown_timeout: &'static str,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
+    /// Lines that go into the `[registry]` table.
+    pub registry_extra: String,
     /// Lines that go at the end of the configuration.
     pub extra: String,
 }
@@ -97,6 +99,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             shutdown_timeout: "20s",
             stream_extra: String::new(),
+            registry_extra: String::new(),
             extra: String::new(),
         }
     }
@@ -152,6 +155,7 @@ artifacts_topic = "{name}-model-artifacts"
 deployments_topic = "{name}-model-deployments"
 status_topic = "{name}-model-status"
 heartbeat_interval = "1s"
+{registry_extra}
 [http]
 listen = "127.0.0.1:0"
 [streams.flights]
@@ -170,6 +174,7 @@ include = ["flight_id"]
             output = self.output(),
             dlq = self.dead_letters(),
             stream_extra = self.stream_extra,
+            registry_extra = self.registry_extra,
             extra = self.extra,
         );
         std::fs::write(&path, text).unwrap();

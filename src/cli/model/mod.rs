@@ -1,17 +1,24 @@
 //! `swapstream model …`: publish, deploy and look at models. One file a subcommand.
 
+mod copy;
+mod delete;
 mod deploy;
 mod diff;
+mod export;
+mod gc;
 mod history;
+mod import;
 mod lineage;
 mod list;
 mod measure;
 mod publish;
 mod rollback;
 mod show;
+mod sign;
 mod status;
 mod table;
 mod undeploy;
+mod upload;
 mod wait;
 
 use std::path::Path;
@@ -55,6 +62,16 @@ enum ModelCommand {
     Show(show::ShowArgs),
     /// Show which version each live instance serves, works on, or refused and why.
     Status(status::StatusArgs),
+    /// Take a version that nobody needs out of the registry, for good.
+    Delete(delete::DeleteArgs),
+    /// Write a version with its manifest and signature to a file.
+    Export(export::ExportArgs),
+    /// Put an exported version into this registry as it is.
+    Import(import::ImportArgs),
+    /// Copy a version into another registry as it is.
+    Copy(copy::CopyArgs),
+    /// Free what interrupted publications and instances that are gone have left.
+    Gc(gc::GcArgs),
     /// Show what an ONNX file holds and whether this build runs it. Needs no Kafka.
     Inspect(inspect::InspectArgs),
 }
@@ -71,6 +88,11 @@ pub(super) fn run(args: ModelArgs, config: Option<&Path>) -> Result<(), Failure>
         ModelCommand::List(args) => list::run(&args, &context()?),
         ModelCommand::Show(args) => show::run(&args, &context()?),
         ModelCommand::Status(args) => status::run(&args, &context()?),
+        ModelCommand::Delete(args) => delete::run(&args, &context()?),
+        ModelCommand::Export(args) => export::run(&args, &context()?),
+        ModelCommand::Import(args) => import::run(&args, &context()?),
+        ModelCommand::Copy(args) => copy::run(&args, &context()?),
+        ModelCommand::Gc(args) => gc::run(&args, &context()?),
         ModelCommand::Inspect(args) => inspect::run(&args),
     }
 }

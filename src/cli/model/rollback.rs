@@ -10,7 +10,8 @@ use super::{Context, Failure, Output, WaitArgs, WhoArgs, deploy, terminal};
 use crate::app::ChildProbe;
 use crate::model::{ModelName, Version};
 use crate::registry::{
-    Catalog, LoadFailure, LoadJob, RegistryLoader, read_catalog, read_deployments, rollback_event,
+    Catalog, LoadFailure, LoadJob, RegistryLoader, read_catalog_trusting, read_deployments,
+    rollback_event,
 };
 
 #[derive(Debug, Args)]
@@ -38,7 +39,10 @@ pub(super) struct RollbackArgs {
 
 pub(super) fn run(args: &RollbackArgs, context: &Context) -> Result<(), Failure> {
     let logs = context.logs();
-    let (log, catalog) = (read_deployments(&logs)?, read_catalog(&logs)?);
+    let (log, catalog) = (
+        read_deployments(&logs)?,
+        read_catalog_trusting(&logs, &context.registry.trust)?,
+    );
     let event = rollback_event(
         &log,
         &catalog,
