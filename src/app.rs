@@ -266,6 +266,7 @@ fn start_watcher(
         serving: Arc::clone(serving),
         board: Arc::clone(board),
         models,
+        trust: config.registry.trust.clone(),
         observer,
     })
 }

@@ -16,7 +16,7 @@ use swapstream::codec::{self, ErrorLine, Prediction};
 use swapstream::demo::{DEMO_SCHEMA, Summary};
 use swapstream::dlq;
 use swapstream::model::{Manifest, ManifestDraft};
-use swapstream::registry::{self, ChunksHeader, DeploymentEvent, Heartbeat, StatusEntry};
+use swapstream::registry::{self, ChunksHeader, Deletion, DeploymentEvent, Heartbeat, StatusEntry};
 use swapstream::runtime::{INSPECTION_SCHEMA, Inspection};
 
 fn root() -> PathBuf {
@@ -129,6 +129,7 @@ fn the_examples_of_the_documents_are_what_the_types_say() {
             "swapstream.error/v1" => reads_as::<ErrorLine>(&example),
             "swapstream.manifest/v1" => reads_as::<Manifest>(&example),
             "swapstream.deployment/v1" => reads_as::<DeploymentEvent>(&example),
+            "swapstream.deletion/v1" => reads_as::<Deletion>(&example),
             "swapstream.artifact-chunks/v1" => reads_as::<ChunksHeader>(&example),
             "swapstream.instance/v1" => reads_as::<Heartbeat>(&example),
             "swapstream.status/v1" => reads_as::<StatusEntry>(&example),
@@ -137,7 +138,7 @@ fn the_examples_of_the_documents_are_what_the_types_say() {
         fits(&schemas, &example);
         seen.insert(schema.to_owned());
     }
-    assert_eq!(seen.len(), 7, "every format has an example: {seen:?}");
+    assert_eq!(seen.len(), 8, "every format has an example: {seen:?}");
 }
 
 #[test]

@@ -91,6 +91,12 @@ keys! {
         "Log of deployment events: what is to serve.";
     "status_topic": "topic name", Default "\"model-status\"",
         "Topic in which instances say what they serve.";
+    "retention": "duration, 0s to 3650d", Default "\"7d\"",
+        "How long `swapstream model delete` keeps a version once it is no longer deployed.";
+    "require_signature": "true or false", Default "false",
+        "Whether a version is served, published and imported only with a signature of one of `trusted_keys`.";
+    "trusted_keys": "list of minisign public keys", Default "[]",
+        "Their lines of base64. While keys are changed, list both.";
     "heartbeat_interval": "duration, 1s to 10m", Default "\"10s\"",
         "Time between heartbeats; an instance counts as live for three of them.";
 }

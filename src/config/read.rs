@@ -13,7 +13,7 @@ use super::{Config, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
-use crate::registry::{ProbeLimits, RegistrySettings};
+use crate::registry::{ProbeLimits, RegistrySettings, Trust, TrustedKey};
 use crate::runtime::RuntimeSettings;
 use crate::telemetry::{LogFormat, LogSettings, check_level};
 
@@ -144,11 +144,31 @@ fn registry(top: &Section<'_>, limits: &Section<'_>) -> RegistrySettings {
         max_artifact_bytes: limits
             .size("max_artifact_bytes", 1024..=16 * GIB)
             .unwrap_or(default.max_artifact_bytes),
+        retention: section
+            .duration("retention", Duration::ZERO..=3650 * 24 * HOUR)
+            .unwrap_or(default.retention),
+        trust: trust(&section),
         heartbeat_interval: section
             .duration("heartbeat_interval", SECOND..=600 * SECOND)
             .unwrap_or(default.heartbeat_interval),
         check_topics: default.check_topics,
     }
+}
+
+fn trust(section: &Section<'_>) -> Trust {
+    let required = section.flag("require_signature").unwrap_or(false);
+    let mut keys = Vec::new();
+    for text in section.list("trusted_keys").unwrap_or_default() {
+        match TrustedKey::parse(&text) {
+            Ok(key) => keys.push(key),
+            Err(why) => section.error("trusted_keys", why),
+        }
+    }
+    if required && !section.has("trusted_keys") {
+        let why = "needs registry.trusted_keys: without a trusted key nothing could serve";
+        section.error("require_signature", why);
+    }
+    Trust { required, keys }
 }
 
 fn streams_of<'t>(top: &Section<'t>, needed: Streams) -> Vec<stream::Draft<'t>> {

@@ -94,6 +94,14 @@ pub(super) fn render(config: &Config) -> String {
     toml.text("artifacts_topic", &registry.artifacts_topic);
     toml.text("deployments_topic", &registry.deployments_topic);
     toml.text("status_topic", &registry.status_topic);
+    toml.text("retention", &duration(registry.retention));
+    toml.raw("require_signature", registry.trust.required);
+    let keys = registry
+        .trust
+        .keys
+        .iter()
+        .map(|key| key.as_str().to_owned());
+    toml.list("trusted_keys", &keys.collect::<Vec<_>>());
     toml.text("heartbeat_interval", &duration(registry.heartbeat_interval));
     for stream in &config.streams {
         render_stream(&mut toml, stream);

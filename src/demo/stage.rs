@@ -10,8 +10,8 @@ use crate::config::{Config, Streams};
 use crate::kafka::{Admin, EmbeddedBroker, KafkaSettings};
 use crate::model::{Manifest, ModelName};
 use crate::registry::{
-    Attribution, KafkaLogs, PublishRequest, RegistryTopic, append_event, deploy_event, publish,
-    read_catalog, rfc3339,
+    Attribution, Bundle, KafkaLogs, RegistryError, RegistryTopic, append_event, deploy_event,
+    publish, read_catalog, rfc3339,
 };
 
 /// Partitions of the input, output and dead-letter topics.
@@ -154,11 +154,9 @@ impl Stage {
     /// Publishes both versions, as `model publish` does.
     pub(super) fn publish(&self) -> Result<(), DemoError> {
         for (files, manifest) in [(&FIRST, &self.first), (&SECOND, &self.second)] {
-            let request = PublishRequest {
-                bytes: files.onnx,
-                manifest,
-            };
-            publish(self.kafka(), &self.config.registry, &request, &mut |_| {})?;
+            let bundle = Bundle::new(manifest.clone(), Some(files.onnx.to_vec()))
+                .map_err(RegistryError::from)?;
+            publish(self.kafka(), &self.config.registry, &bundle, &mut |_| {})?;
         }
         Ok(())
     }

@@ -257,6 +257,12 @@ pub struct Lineage {
     /// Operator sets of the ONNX file, from the file itself: domain to version.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub opsets: Map<String, Value>,
+    /// What goes into the ONNX file, from the file itself: name to type and axes.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub onnx_inputs: Map<String, Value>,
+    /// What comes out of it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub onnx_outputs: Map<String, Value>,
 }
 
 /// Data a version was trained on.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
+use super::trust::{Trust, signature_of};
 use crate::model::{Digest, MANIFEST_MAX_BYTES, Manifest, ModelName, Version};
 use crate::record::{Header, OwnedRecord};
 
@@ -21,6 +23,10 @@ pub struct Entry {
     pub offset: i64,
     /// The record's timestamp, milliseconds since 1970.
     pub timestamp: Option<i64>,
+    /// The detached signature over [`Self::raw`], if the record carries one.
+    pub signature: Option<Vec<u8>>,
+    /// Why the signature does not let it serve, where one is required.
+    pub untrusted: Option<String>,
     /// Where the artifact lies; `None` where the record does not say.
     pub chunks: Option<Result<ChunksHeader, ChunkError>>,
 }
@@ -36,9 +42,15 @@ pub enum EntryKind {
     Unreadable(String),
 }
 
+/// Value of `schema` in a deletion record.
+pub const DELETION_SCHEMA: &str = "swapstream.deletion/v1";
+
 /// What stands in a deleted version's place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deletion {
+    /// Always `swapstream.deletion/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// Always true.
     pub deleted: bool,
     /// Digest of what was deleted.
@@ -50,6 +62,9 @@ pub struct Deletion {
     /// By whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Entry {
@@ -61,8 +76,17 @@ impl Entry {
         }
     }
 
-    fn read(model: &ModelName, version: &Version, record: &OwnedRecord, value: Vec<u8>) -> Self {
+    fn read(
+        model: &ModelName,
+        version: &Version,
+        record: &OwnedRecord,
+        value: Vec<u8>,
+        trust: &Trust,
+    ) -> Self {
+        let signature = signature_of(&record.headers);
         Self {
+            untrusted: trust.admit(&value, signature.as_deref()).err(),
+            signature,
             kind: kind(model, version, &value),
             raw: value.into(),
             offset: record.offset,
@@ -116,6 +140,7 @@ pub fn parse_version_key(key: Option<&[u8]>) -> Option<(ModelName, Version)> {
 /// The fold over `model-versions`.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
+    trust: Trust,
     models: BTreeMap<ModelName, BTreeMap<Version, Entry>>,
 }
 
@@ -125,12 +150,20 @@ impl Catalog {
         Self::default()
     }
 
+    /// No versions; those that come are held against `trust`.
+    pub fn trusting(trust: Trust) -> Self {
+        Self {
+            trust,
+            models: BTreeMap::new(),
+        }
+    }
+
     /// Takes the next record; gives the version it belongs to, `None` if to none.
     pub fn apply(&mut self, record: OwnedRecord) -> Option<(ModelName, Version)> {
         let (model, version) = parse_version_key(record.key.as_deref())?;
         let mut record = record;
         if let Some(value) = record.value.take() {
-            let entry = Entry::read(&model, &version, &record, value);
+            let entry = Entry::read(&model, &version, &record, value, &self.trust);
             let versions = self.models.entry(model.clone()).or_default();
             versions.insert(version.clone(), entry);
         } else if let Some(versions) = self.models.get_mut(&model) {

@@ -11,6 +11,7 @@ use super::deployment_log::DeploymentLog;
 use super::lifecycle::{Failure, LoadState, Refusal, backoff};
 use super::loader::{LoadFailure, LoadJob, Loaded};
 use super::status::ModelReport;
+use super::trust::Trust;
 use super::turn::Turn;
 use crate::model::{Digest, Manifest, ModelName, Version};
 use crate::record::OwnedRecord;
@@ -130,10 +131,10 @@ pub(super) struct Control {
 
 impl Control {
     /// For an instance whose streams need `models`; at most `max_loads` load at the same time.
-    pub(super) fn new(models: BTreeSet<ModelName>, max_loads: usize) -> Self {
+    pub(super) fn new(models: BTreeSet<ModelName>, max_loads: usize, trust: Trust) -> Self {
         Self {
             deployments: DeploymentLog::new(),
-            catalog: Catalog::new(),
+            catalog: Catalog::trusting(trust),
             versions_next: 0,
             models: models
                 .into_iter()

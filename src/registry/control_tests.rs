@@ -15,6 +15,7 @@ use super::loader::{LoadFailure, LoadJob, Loaded, Loader};
 use super::logs::fake::FakeLogs;
 use super::status::ModelReport;
 use super::topics::RegistryTopic;
+use super::trust::Trust;
 use super::watcher::{Watcher, WatcherParts};
 use crate::model::{Contract, Digest, ModelName, Signature};
 use crate::runtime::{CompiledInfo, CompiledModel, RunError, Runner};
@@ -122,6 +123,7 @@ impl Rig {
     fn start(&mut self) {
         let events = Arc::clone(&self.events);
         let parts = WatcherParts {
+            trust: Trust::default(),
             logs: Arc::new(self.logs.clone()),
             loader: Arc::clone(&self.loader) as Arc<dyn Loader>,
             serving: Arc::clone(&self.serving),

@@ -1,5 +1,6 @@
 //! What can go wrong between a command, or the watcher, and the registry's topics.
 
+use super::bundle::BundleError;
 use super::topics::Problem;
 use crate::kafka::{ErrorKind, KafkaError};
 use crate::model::{Digest, ManifestError};
@@ -60,7 +61,7 @@ pub enum RegistryError {
     },
     /// The manifest could not be written, and nobody else wrote it.
     #[error(
-        "version {version} of {model} is not published: {error}; another publication of it may have run at the same time; running it again is safe"
+        "version {version} of {model} is not written: {error}; somebody else may have written it at the same time; running it again is safe"
     )]
     Interrupted {
         /// The model.
@@ -70,6 +71,12 @@ pub enum RegistryError {
         /// What happened.
         error: KafkaError,
     },
+    /// What a command asks for is not done.
+    #[error("{0}")]
+    Refused(String),
+    /// A version as it is moved about.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// What a command names is not there.
     #[error("{0}")]
     NotThere(String),

@@ -9,7 +9,7 @@ use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
 use super::fetch::{FetchError, FetchLimits, fetch};
 use super::lifecycle::{LoadState, Refusal};
 use super::logs::RegistryLogs;
-use super::probe::{ModelProbe, ProbeCandidate};
+use super::probe::{ModelProbe, ProbeCandidate, ProbeReport};
 use super::settings::RegistrySettings;
 use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
@@ -90,9 +90,20 @@ impl RegistryLoader {
         }
     }
 
-    fn probe(&self, bytes: &[u8], job: &LoadJob) -> Result<(), LoadFailure> {
+    /// Finds out whether a version can be loaded, and what that takes; keeps nothing in memory.
+    pub fn verify(&self, job: &LoadJob) -> Result<ProbeReport, LoadFailure> {
+        let bytes = self.fetch(job)?;
+        if let Some(took) = self.probe(&bytes, job)? {
+            return Ok(took);
+        }
+        prepare(&bytes, &job.manifest, self.max_bytes, &mut |_| {})
+            .map(|_| ProbeReport::default())
+            .map_err(LoadFailure::Refused)
+    }
+
+    fn probe(&self, bytes: &[u8], job: &LoadJob) -> Result<Option<ProbeReport>, LoadFailure> {
         let Some(probe) = &self.probe else {
-            return Ok(());
+            return Ok(None);
         };
         let manifest = &job.manifest;
         let candidate = ProbeCandidate {
@@ -108,7 +119,7 @@ impl RegistryLoader {
             load_ms = took.load_ms,
             "probed"
         );
-        Ok(())
+        Ok(Some(took))
     }
 
     fn fetch(&self, job: &LoadJob) -> Result<Vec<u8>, LoadFailure> {

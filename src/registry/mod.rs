@@ -16,14 +16,19 @@
 //! them ever touches the workers, which see a new serving snapshot and nothing else.
 
 mod board;
+mod bundle;
 mod catalog;
 mod chunks;
+mod collect;
 mod control;
+mod delete;
 mod deployment;
 mod deployment_log;
 mod error;
 mod fetch;
 mod fleet;
+mod garbage;
+mod history;
 mod lifecycle;
 mod loader;
 mod logs;
@@ -32,9 +37,13 @@ mod probe;
 mod publish;
 mod read;
 mod reporter;
+mod retention;
+mod rollback;
 mod settings;
 mod status;
 mod topics;
+mod transfer;
+mod trust;
 mod turn;
 mod watcher;
 
@@ -44,12 +53,17 @@ mod control_tests;
 mod lifecycle_tests;
 
 pub use board::{Board, BoardView};
-pub use catalog::{Catalog, Deletion, Entry, EntryKind, parse_version_key, version_key};
+pub use bundle::{Bundle, BundleError};
+pub use catalog::{
+    Catalog, DELETION_SCHEMA, Deletion, Entry, EntryKind, parse_version_key, version_key,
+};
 pub use chunks::{
     Assembler, CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunkError, ChunksHeader,
     MIN_CHUNK_BYTES, chunk_count, chunk_key,
 };
+pub use collect::{CollectRequest, Collected, Orphan, collect};
 pub use control::ControlEvent;
+pub use delete::{DeleteRequest, Deleted, delete};
 pub use deployment::{Action, DEPLOYMENT_SCHEMA, DeploymentEvent, EventError};
 pub use deployment_log::{
     Applied, Candidate, DeploymentLog, Frozen, HistoryEntry, ModelLog, Outcome,
@@ -57,6 +71,8 @@ pub use deployment_log::{
 pub use error::RegistryError;
 pub use fetch::{FetchError, FetchLimits, fetch};
 pub use fleet::{Convergence, Fleet, InstanceView};
+pub use garbage::{Attendance, Upload, Uploads, needed_uploads};
+pub use history::Tenure;
 pub use lifecycle::{Failure, LoadState, Refusal};
 pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare, prepare_for};
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
@@ -65,15 +81,18 @@ pub use probe::{
     ModelProbe, PROBE_SCHEMA, ProbeAnswer, ProbeCandidate, ProbeHead, ProbeLimits, ProbeRefusal,
     ProbeReport, ProbeSystem, run_probe,
 };
-pub use publish::{Progress, PublishRequest, Published, finish_manifest, publish, rfc3339};
-pub use read::{read_catalog, read_deployments, read_fleet};
+pub use publish::{Progress, Published, finish_manifest, publish, rfc3339};
+pub use read::{read_catalog, read_catalog_trusting, read_deployments, read_fleet};
 pub use reporter::{InstanceInfo, KafkaStatusSink, Reporter, StatusSink};
+pub use rollback::rollback_event;
 pub use settings::RegistrySettings;
 pub use status::{
     Desired, Heartbeat, INSTANCE_SCHEMA, ModelReport, RefusedReport, STATUS_SCHEMA, ServingReport,
     StatusEntry, WorkingOn, heartbeat_key, status_key,
 };
 pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
+pub use transfer::take_out;
+pub use trust::{SIGNATURE_HEADER, Standing, Trust, TrustedKey};
 pub use watcher::{Observer, Watcher, WatcherParts};
 
 /// The JSON Schemas of what the registry's topics hold, by the value of `schema` in it.
@@ -85,6 +104,7 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
             schema_for!(crate::model::Manifest),
         ),
         (CHUNKS_SCHEMA, schema_for!(ChunksHeader)),
+        (DELETION_SCHEMA, schema_for!(Deletion)),
         (DEPLOYMENT_SCHEMA, schema_for!(DeploymentEvent)),
         (INSTANCE_SCHEMA, schema_for!(Heartbeat)),
         (STATUS_SCHEMA, schema_for!(StatusEntry)),

@@ -72,7 +72,7 @@ pub fn undeploy_event(
     Ok(event(Action::Undeploy, model, None, if_revision, who))
 }
 
-fn event(
+pub(super) fn event(
     action: Action,
     model: &ModelName,
     version: Option<(Version, Digest)>,
@@ -93,13 +93,19 @@ fn event(
     }
 }
 
-fn deployable(
+pub(super) fn deployable(
     catalog: &Catalog,
     model: &ModelName,
     version: &Version,
 ) -> Result<Digest, RegistryError> {
     let refuse = |why: String| Err(RegistryError::NotThere(why));
-    match catalog.get(model, version).map(|entry| &entry.kind) {
+    let entry = catalog.get(model, version);
+    if let Some(why) = entry.and_then(|entry| entry.untrusted.as_ref()) {
+        return refuse(format!(
+            "version {version} of {model} would not be served: {why}"
+        ));
+    }
+    match entry.map(|entry| &entry.kind) {
         Some(EntryKind::Manifest(manifest)) => Ok(manifest.artifact.digest),
         Some(EntryKind::Deleted(_)) => refuse(format!("version {version} of {model} was deleted")),
         Some(EntryKind::Unreadable(why)) => refuse(format!(

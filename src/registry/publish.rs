@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::bundle::Bundle;
 use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
 use super::chunks::{
     CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, chunk_count, chunk_key,
@@ -23,15 +24,6 @@ const VISIBLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a manifest that could not be written is tried.
 const COMMIT_ATTEMPTS: u32 = 3;
-
-/// A version to publish.
-#[derive(Debug)]
-pub struct PublishRequest<'a> {
-    /// The ONNX file.
-    pub bytes: &'a [u8],
-    /// Its manifest.
-    pub manifest: &'a Manifest,
-}
 
 /// What is done, told while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +60,15 @@ pub enum Published {
     },
 }
 
+impl Published {
+    /// Offset of the version's manifest.
+    pub fn offset(&self) -> i64 {
+        match self {
+            Self::New { offset, .. } | Self::Unchanged { offset, .. } => *offset,
+        }
+    }
+}
+
 /// The manifest of `bytes`, complete.
 pub fn finish_manifest(
     draft: ManifestDraft,
@@ -94,34 +95,63 @@ fn transactional_id(model: &ModelName, version: &Version) -> String {
 pub fn publish(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
-    request: &PublishRequest<'_>,
+    bundle: &Bundle,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Published, RegistryError> {
-    let value = request.manifest.to_json()?;
+    let manifest = bundle.manifest();
+    if let Err(why) = settings.trust.admit(bundle.raw(), bundle.signature()) {
+        let Manifest { model, version, .. } = manifest;
+        return Err(RegistryError::Refused(format!(
+            "version {version} of {model} would not be served: {why}"
+        )));
+    }
     let created = ensure_topics(kafka, settings, REQUEST_TIMEOUT)?;
     if !created.is_empty() {
         progress(Progress::TopicsCreated(created));
     }
     let logs = KafkaLogs::new(kafka.clone(), settings.clone());
+    let (model, version) = (&manifest.model, &manifest.version);
     // Asked before the upload to spare it; only the answer inside the transaction counts.
-    if let Some(done) = compare(find(&logs, request.manifest)?.as_ref(), request.manifest)? {
+    if let Some(done) = compare(find(&logs, model, version)?.as_ref(), manifest)? {
         return Ok(done);
     }
-    let header = upload(kafka, settings, request, progress)?;
+    let mut headers: Vec<Header> = bundle.signature_header().into_iter().collect();
+    let mut chunks = 0;
+    if let Some(artifact) = bundle.artifact() {
+        let header = upload(kafka, settings, artifact, progress)?;
+        chunks = header.count;
+        headers.push(Header {
+            key: CHUNKS_HEADER.to_owned(),
+            value: Some(serde_json::to_vec(&header)?),
+        });
+    }
     progress(Progress::Committing);
-    commit(kafka, settings, &logs, request.manifest, value, &header)
+    let record = Replacement {
+        value: bundle.raw().to_vec(),
+        headers,
+    };
+    let found = std::cell::Cell::new(None);
+    let offset = replace(kafka, settings, &logs, model, version, record, &|| {
+        let there = compare(find(&logs, model, version)?.as_ref(), manifest)?;
+        let offset = there.as_ref().map(Published::offset);
+        found.set(there);
+        Ok(offset)
+    })?;
+    Ok(found
+        .into_inner()
+        .unwrap_or(Published::New { offset, chunks }))
 }
 
 fn upload(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
-    request: &PublishRequest<'_>,
+    artifact: &[u8],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ChunksHeader, RegistryError> {
     let upload = uuid::Uuid::new_v4().to_string();
-    let total = request.bytes.len() as u64;
+    let total = artifact.len() as u64;
     let records = (0..)
-        .zip(request.bytes.chunks(CHUNK_BYTES as usize))
+        .zip(artifact.chunks(CHUNK_BYTES as usize))
         .map(|(index, chunk)| OutRecord {
             topic: settings.artifacts_topic.clone(),
             partition: Some(0),
@@ -143,40 +173,44 @@ fn upload(
     })
 }
 
-fn commit(
+/// What is to stand under a version's key.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    pub(super) value: Vec<u8>,
+    pub(super) headers: Vec<Header>,
+}
+
+/// Writes a version's record in a transaction of the version's own id, unless `done` finds that
+/// nothing is to be written any more; `done` is asked once no rival can commit. Gives the offset.
+pub(super) fn replace(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
     logs: &KafkaLogs,
-    manifest: &Manifest,
-    value: Vec<u8>,
-    header: &ChunksHeader,
-) -> Result<Published, RegistryError> {
-    let id = transactional_id(&manifest.model, &manifest.version);
+    model: &ModelName,
+    version: &Version,
+    replacement: Replacement,
+    done: &dyn Fn() -> Result<Option<i64>, RegistryError>,
+) -> Result<i64, RegistryError> {
+    let id = transactional_id(model, version);
     let record = OutRecord {
         topic: settings.versions_topic.clone(),
         partition: Some(0),
-        key: Some(version_key(&manifest.model, &manifest.version)),
-        value: Some(value),
-        headers: vec![Header {
-            key: CHUNKS_HEADER.to_owned(),
-            value: Some(serde_json::to_vec(header)?),
-        }],
+        key: Some(version_key(model, version)),
+        value: Some(replacement.value),
+        headers: replacement.headers,
         timestamp: None,
     };
     let mut attempt = 1;
     loop {
         // From here on no rival can commit: its transaction was ended or is fenced.
         let mut publisher = Publisher::transactional(kafka, &id)?;
-        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
-            return Ok(done);
+        if let Some(offset) = done()? {
+            return Ok(offset);
         }
         let error = match write(&mut publisher, &record) {
             Ok(offset) => {
                 wait_until_visible(logs, offset)?;
-                return Ok(Published::New {
-                    offset,
-                    chunks: header.count,
-                });
+                return Ok(offset);
             }
             Err(error) => error,
         };
@@ -185,13 +219,13 @@ fn commit(
         // is none the rival has failed, or was another registry's on the same cluster, whose
         // transactional id is the same.
         std::thread::sleep(SETTLE);
-        if let Some(done) = compare(find(logs, manifest)?.as_ref(), manifest)? {
-            return Ok(done);
+        if let Some(offset) = done()? {
+            return Ok(offset);
         }
         if attempt == COMMIT_ATTEMPTS {
             return Err(RegistryError::Interrupted {
-                model: manifest.model.to_string(),
-                version: manifest.version.to_string(),
+                model: model.to_string(),
+                version: version.to_string(),
                 error,
             });
         }
@@ -234,19 +268,23 @@ fn write(publisher: &mut Publisher, record: &OutRecord) -> Result<i64, KafkaErro
     }
 }
 
-/// The newest record of the manifest's version.
-fn find(logs: &dyn RegistryLogs, manifest: &Manifest) -> Result<Option<Entry>, RegistryError> {
+/// The newest record of a version.
+pub(super) fn find(
+    logs: &dyn RegistryLogs,
+    model: &ModelName,
+    version: &Version,
+) -> Result<Option<Entry>, RegistryError> {
     let mut catalog = Catalog::new();
     let mut log = logs.open(RegistryTopic::Versions, LogStart::Beginning)?;
     let name = format!("topic {:?}", logs.name(RegistryTopic::Versions));
     read_to_end(&mut *log, &name, &mut |record| {
         let of = parse_version_key(record.key.as_deref());
-        if of.is_some_and(|(m, v)| m == manifest.model && v == manifest.version) {
+        if of.is_some_and(|(m, v)| m == *model && v == *version) {
             catalog.apply(record);
         }
         Reading::GoOn
     })?;
-    Ok(catalog.get(&manifest.model, &manifest.version).cloned())
+    Ok(catalog.get(model, version).cloned())
 }
 
 /// What is there, held against what is to be published; `None`: nothing is there.
@@ -358,8 +396,11 @@ mod tests {
             );
             logs.marker(RegistryTopic::Versions);
         }
-        let found = find(&logs, &manifest("m", "2", b"x")).unwrap().unwrap();
-        assert_eq!(found.offset, 2);
-        assert!(find(&logs, &manifest("m", "3", b"x")).unwrap().is_none());
+        let found = |version: &str| {
+            let model = ModelName::new("m").unwrap();
+            find(&logs, &model, &Version::new(version).unwrap()).unwrap()
+        };
+        assert_eq!(found("2").unwrap().offset, 2);
+        assert!(found("3").is_none());
     }
 }

@@ -6,12 +6,21 @@ use super::error::RegistryError;
 use super::fleet::Fleet;
 use super::logs::{Reading, RegistryLogs, read_to_end};
 use super::topics::RegistryTopic;
+use super::trust::Trust;
 use crate::kafka::{ErrorKind, LogStart};
 use crate::record::OwnedRecord;
 
 /// Every version there is.
 pub fn read_catalog(logs: &dyn RegistryLogs) -> Result<Catalog, RegistryError> {
-    let mut catalog = Catalog::new();
+    read_catalog_trusting(logs, &Trust::default())
+}
+
+/// Every version there is, held against the keys that are trusted.
+pub fn read_catalog_trusting(
+    logs: &dyn RegistryLogs,
+    trust: &Trust,
+) -> Result<Catalog, RegistryError> {
+    let mut catalog = Catalog::trusting(trust.clone());
     read(logs, RegistryTopic::Versions, &mut |record| {
         catalog.apply(record);
     })?;
@@ -41,7 +50,8 @@ pub fn read_fleet(logs: &dyn RegistryLogs) -> Result<Fleet, RegistryError> {
     Ok(fleet)
 }
 
-fn read(
+/// Every record of `topic`.
+pub(super) fn read(
     logs: &dyn RegistryLogs,
     topic: RegistryTopic,
     on_record: &mut dyn FnMut(OwnedRecord),

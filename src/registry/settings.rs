@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::trust::Trust;
+
 /// Where the registry lives and how much it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrySettings {
@@ -15,6 +17,10 @@ pub struct RegistrySettings {
     pub status_topic: String,
     /// Largest artifact that is fetched, in bytes; default 1 GiB.
     pub max_artifact_bytes: u64,
+    /// How long a version is kept once it is no longer deployed; default 7 days.
+    pub retention: Duration,
+    /// Whose versions are served; default: everybody's.
+    pub trust: Trust,
     /// Time between heartbeats; default 10 s.
     pub heartbeat_interval: Duration,
     /// Whether topic settings are checked and refused when wrong. Off only for the embedded
@@ -30,6 +36,8 @@ impl Default for RegistrySettings {
             deployments_topic: "model-deployments".to_owned(),
             status_topic: "model-status".to_owned(),
             max_artifact_bytes: 1 << 30,
+            retention: Duration::from_hours(7 * 24),
+            trust: Trust::default(),
             heartbeat_interval: Duration::from_secs(10),
             check_topics: true,
         }

@@ -17,6 +17,7 @@ use super::lifecycle::{LoadState, Refusal};
 use super::loader::{LoadFailure, LoadJob, Loaded, Loader};
 use super::logs::{RegistryLog, RegistryLogs};
 use super::topics::{RegistryTopic, check_log_start};
+use super::trust::Trust;
 use crate::kafka::{KafkaError, LogEvent, LogStart};
 use crate::model::ModelName;
 use crate::record::OwnedRecord;
@@ -49,6 +50,8 @@ pub struct WatcherParts {
     pub board: Arc<Board>,
     /// The models that this instance's streams need.
     pub models: BTreeSet<ModelName>,
+    /// Whose versions are served.
+    pub trust: Trust,
     /// Metrics.
     pub observer: Observer,
 }
@@ -139,7 +142,7 @@ struct Followed {
 impl Task {
     fn new(parts: WatcherParts, stop: Arc<AtomicBool>) -> Self {
         let (sender, messages) = sync_channel(64);
-        let control = Control::new(parts.models.clone(), MAX_LOADS);
+        let control = Control::new(parts.models.clone(), MAX_LOADS, parts.trust.clone());
         Self {
             parts,
             stop,

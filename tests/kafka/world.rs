@@ -39,6 +39,8 @@ pub struct World {
     pub client: String,
     /// Lines that go into the `[streams.flights]` table.
     pub stream_extra: String,
+    /// Lines that go into the `[registry]` table.
+    pub registry_extra: String,
     /// Lines that go at the end of the configuration.
     pub extra: String,
 }
@@ -106,6 +108,7 @@ impl World {
             env: Vec::new(),
             client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
             stream_extra: String::new(),
+            registry_extra: String::new(),
             extra: String::new(),
         }
     }
@@ -160,6 +163,7 @@ artifacts_topic = "{name}-model-artifacts"
 deployments_topic = "{name}-model-deployments"
 status_topic = "{name}-model-status"
 heartbeat_interval = "1s"
+{registry_extra}
 [http]
 listen = "127.0.0.1:0"
 [streams.flights]
@@ -179,6 +183,7 @@ include = ["flight_id"]
             output = self.output(),
             dlq = self.dead_letters(),
             stream_extra = self.stream_extra,
+            registry_extra = self.registry_extra,
             extra = self.extra,
         );
         std::fs::write(&path, text).unwrap();

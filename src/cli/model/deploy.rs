@@ -8,7 +8,7 @@ use super::{Context, Failure, Output, WaitArgs, WhoArgs, print};
 use crate::model::{ModelName, Version};
 use crate::registry::{
     Appended, Convergence, DeploymentEvent, Desired, HistoryEntry, Outcome, append_event,
-    deploy_event, read_catalog,
+    deploy_event, read_catalog_trusting,
 };
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct DeployArgs {
 }
 
 pub(super) fn run(args: &DeployArgs, context: &Context) -> Result<(), Failure> {
-    let catalog = read_catalog(&context.logs())?;
+    let catalog = read_catalog_trusting(&context.logs(), &context.registry.trust)?;
     let who = args.who.attribution();
     let event = deploy_event(
         &catalog,

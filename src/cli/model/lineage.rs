@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::model::{Code, Lineage};
 use crate::registry::rfc3339;
-use crate::runtime::OnnxSummary;
+use crate::runtime::{OnnxDim, OnnxSummary, OnnxValue};
 
 /// Fills in what `lineage` leaves out; `directory` is where the code is looked for.
 pub(super) fn fill(lineage: &mut Lineage, summary: &OnnxSummary, directory: &Path) {
@@ -29,6 +29,30 @@ pub(super) fn fill(lineage: &mut Lineage, summary: &OnnxSummary, directory: &Pat
         let opsets = summary.opsets.iter();
         lineage.opsets = opsets.map(|(k, v)| (k.clone(), Value::from(*v))).collect();
     }
+    for (known, tensors) in [
+        (&mut lineage.onnx_inputs, &summary.inputs),
+        (&mut lineage.onnx_outputs, &summary.outputs),
+    ] {
+        if known.is_empty() {
+            *known = tensors.iter().map(declared).collect();
+        }
+    }
+}
+
+/// A tensor as the file declares it: `float[N,3]`.
+fn declared(tensor: &OnnxValue) -> (String, Value) {
+    let element = tensor.element.as_deref().unwrap_or("no tensor");
+    let axes = tensor.shape.as_ref().map(|axes| {
+        let axis = |dim: &OnnxDim| match dim {
+            OnnxDim::Fixed(length) => length.to_string(),
+            OnnxDim::Symbol(name) => name.clone(),
+            OnnxDim::Unknown => "?".to_owned(),
+        };
+        let axes: Vec<String> = axes.iter().map(axis).collect();
+        format!("[{}]", axes.join(","))
+    });
+    let text = format!("{element}{}", axes.unwrap_or_default());
+    (tensor.name.clone(), Value::from(text))
 }
 
 /// The user of this process.
@@ -111,7 +135,15 @@ mod tests {
             ir_version: 8,
             producer: "torch 2".to_owned(),
             opsets: [("ai.onnx".to_owned(), 17)].into(),
-            inputs: Vec::new(),
+            inputs: vec![OnnxValue {
+                name: "x".to_owned(),
+                element: Some("float".to_owned()),
+                shape: Some(vec![
+                    OnnxDim::Symbol("N".to_owned()),
+                    OnnxDim::Fixed(3),
+                    OnnxDim::Unknown,
+                ]),
+            }],
             outputs: Vec::new(),
             operators: Vec::new(),
             initialiser_bytes: 0,
@@ -126,6 +158,7 @@ mod tests {
         assert_eq!(lineage.author.as_deref(), Some("ann"));
         assert_eq!(lineage.onnx_producer.as_deref(), Some("torch 2"));
         assert_eq!(lineage.opsets["ai.onnx"], 17);
+        assert_eq!(lineage.onnx_inputs["x"], "float[N,3,?]");
         assert!(lineage.created_at.is_some());
     }
 }

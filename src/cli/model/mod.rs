@@ -1,14 +1,24 @@
 //! `swapstream model …`: publish, deploy and look at models. One file a subcommand.
 
+mod copy;
+mod delete;
 mod deploy;
+mod diff;
+mod export;
+mod gc;
+mod history;
+mod import;
 pub(super) mod lineage;
 mod list;
 mod measure;
 mod publish;
+mod rollback;
 mod show;
+mod sign;
 mod status;
 pub(super) mod table;
 mod undeploy;
+mod upload;
 mod wait;
 
 use std::path::Path;
@@ -19,7 +29,12 @@ use serde::Serialize;
 
 use super::{Failure, Output, inspect, load_for_commands, terminal};
 use crate::kafka::KafkaSettings;
-use crate::registry::{Attribution, KafkaLogs, RegistryError, RegistrySettings, rfc3339};
+use crate::model::{Manifest, ModelName, Version};
+use crate::registry::{
+    Attribution, Catalog, EntryKind, KafkaLogs, ProbeLimits, RegistryError, RegistrySettings,
+    rfc3339,
+};
+use crate::runtime::RuntimeSettings;
 
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -33,14 +48,30 @@ enum ModelCommand {
     Publish(publish::PublishArgs),
     /// Let a version serve from now on.
     Deploy(deploy::DeployArgs),
+    /// Let the version before serve again, or a named one.
+    Rollback(rollback::RollbackArgs),
     /// Let nothing of a model serve: its streams wait.
     Undeploy(undeploy::UndeployArgs),
+    /// Show who deployed what, when and why, and for how long it served.
+    History(history::HistoryArgs),
+    /// Compare two versions: metrics, lineage, signature, contract, size.
+    Diff(diff::DiffArgs),
     /// List the models, their versions and what is deployed.
     List(list::ListArgs),
     /// Show a version: its manifest with contract, lineage and checks.
     Show(show::ShowArgs),
     /// Show which version each live instance serves, works on, or refused and why.
     Status(status::StatusArgs),
+    /// Take a version that nobody needs out of the registry, for good.
+    Delete(delete::DeleteArgs),
+    /// Write a version with its manifest and signature to a file.
+    Export(export::ExportArgs),
+    /// Put an exported version into this registry as it is.
+    Import(import::ImportArgs),
+    /// Copy a version into another registry as it is.
+    Copy(copy::CopyArgs),
+    /// Free what interrupted publications and instances that are gone have left.
+    Gc(gc::GcArgs),
     /// Show what an ONNX file holds and whether this build runs it. Needs no Kafka.
     Inspect(inspect::InspectArgs),
 }
@@ -50,11 +81,19 @@ pub(super) fn run(args: ModelArgs, config: Option<&Path>) -> Result<(), Failure>
     match args.command {
         ModelCommand::Publish(args) => publish::run(&args, &context()?),
         ModelCommand::Deploy(args) => deploy::run(&args, &context()?),
+        ModelCommand::Rollback(args) => rollback::run(&args, &context()?),
+        ModelCommand::History(args) => history::run(&args, &context()?),
+        ModelCommand::Diff(args) => diff::run(&args, &context()?),
         ModelCommand::Undeploy(args) => undeploy::run(&args, &context()?),
         ModelCommand::List(args) => list::run(&args, &context()?),
         ModelCommand::Show(args) => show::run(&args, &context()?),
         ModelCommand::Status(args) => status::run(&args, &context()?),
         ModelCommand::Inspect(args) => inspect::run(&args, config),
+        ModelCommand::Delete(args) => delete::run(&args, &context()?),
+        ModelCommand::Export(args) => export::run(&args, &context()?),
+        ModelCommand::Import(args) => import::run(&args, &context()?),
+        ModelCommand::Copy(args) => copy::run(&args, &context()?),
+        ModelCommand::Gc(args) => gc::run(&args, &context()?),
     }
 }
 
@@ -62,6 +101,8 @@ pub(super) fn run(args: ModelArgs, config: Option<&Path>) -> Result<(), Failure>
 struct Context {
     kafka: KafkaSettings,
     registry: RegistrySettings,
+    probe: ProbeLimits,
+    runtime: RuntimeSettings,
 }
 
 impl Context {
@@ -70,12 +111,34 @@ impl Context {
         Ok(Self {
             kafka: config.kafka,
             registry: config.registry,
+            probe: config.probe,
+            runtime: config.runtime,
         })
     }
 
     fn logs(&self) -> KafkaLogs {
         KafkaLogs::new(self.kafka.clone(), self.registry.clone())
     }
+}
+
+/// The manifest of a version; where there is none, why.
+fn manifest_of<'a>(
+    catalog: &'a Catalog,
+    model: &ModelName,
+    version: &Version,
+) -> Result<&'a Manifest, Failure> {
+    let what = format!("version {version} of {model}");
+    let why = match catalog.get(model, version).map(|entry| &entry.kind) {
+        Some(EntryKind::Manifest(manifest)) => return Ok(manifest),
+        Some(EntryKind::Deleted(deletion)) => {
+            let by = deletion.by.as_deref().unwrap_or("unknown");
+            let at = deletion.at.as_deref().unwrap_or("unknown");
+            format!("{what} was deleted, by {by}, at {at}")
+        }
+        Some(EntryKind::Unreadable(why)) => format!("{what} cannot be read: {why}"),
+        None => format!("there is no {what}"),
+    };
+    Err(Failure::Failed(why))
 }
 
 /// Who does something and why.

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
 
 use super::super::draft;
-use super::measure::{self, Measured};
-use super::{Context, Failure, Output, lineage, print, terminal};
+use super::{Context, Failure, Output, lineage, measure, sign, terminal, upload};
 use crate::config::about;
-use crate::model::{Digest, Manifest, ModelName, RuntimeKind, Version};
-use crate::registry::{Progress, PublishRequest, Published, finish_manifest, prepare, publish};
+use crate::model::{Manifest, ModelName, Version};
+use crate::registry::{Bundle, finish_manifest};
 use crate::runtime::{self, OnnxSummary};
 
 #[derive(Debug, Args)]
@@ -42,24 +39,13 @@ pub(super) struct PublishArgs {
     /// one into the manifest.
     #[arg(long, conflicts_with = "no_check")]
     measure: bool,
+    /// Sign the manifest with this minisign key; its password comes from
+    /// `SWAPSTREAM_SIGN_PASSWORD`, or is asked for.
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// `json` prints one line, one object.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    schema: &'static str,
-    model: &'a ModelName,
-    version: &'a Version,
-    digest: Digest,
-    bytes: u64,
-    outcome: &'static str,
-    offset: i64,
-    chunks: Option<u64>,
-    runtime: RuntimeKind,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    measured: &'a [Measured],
 }
 
 pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> {
@@ -78,34 +64,22 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
     let mut measured = Vec::new();
     if args.measure {
         measured = measure::choose(&bytes, &mut manifest, limit)?;
-    } else if !args.no_check {
-        prepare(&bytes, &manifest, limit, &mut |_| {}).map_err(|refusal| {
-            Failure::Failed(format!(
-                "{file} would be refused, it is not {}: {}; --no-check publishes it all the same",
-                refusal.stage, refusal.reason
-            ))
-        })?;
     }
-    let request = PublishRequest {
-        bytes: &bytes,
-        manifest: &manifest,
-    };
-    let bar = bar(bytes.len() as u64);
-    let published = publish(
+    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{file}: {error}"));
+    let mut bundle = Bundle::new(manifest, Some(bytes)).map_err(|error| fail(&error))?;
+    if !args.measure && !args.no_check {
+        upload::check(&file.to_string(), &bundle, limit)?;
+    }
+    if let Some(key) = &args.sign {
+        bundle = sign::sign(bundle, key)?;
+    }
+    upload::put(
         &context.kafka,
         &context.registry,
-        &request,
-        &mut |progress| match progress {
-            Progress::TopicsCreated(topics) => {
-                let topics = topics.join(", ");
-                bar.suspend(|| terminal::note(&format!("created topics {topics}")));
-            }
-            Progress::Uploaded { bytes, .. } => bar.set_position(bytes),
-            Progress::Committing => bar.set_message("committing"),
-        },
-    );
-    bar.finish_and_clear();
-    tell(args.output, &manifest, &measured, &published?)
+        &bundle,
+        &measured,
+        args.output,
+    )
 }
 
 fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
@@ -161,64 +135,4 @@ fn nothing_known() -> OnnxSummary {
         initialiser_bytes: 0,
         metadata_props: BTreeMap::new(),
     }
-}
-
-fn bar(bytes: u64) -> ProgressBar {
-    if !terminal::is_watched() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn tell(
-    output: Output,
-    manifest: &Manifest,
-    measured: &[Measured],
-    published: &Published,
-) -> Result<(), Failure> {
-    let (outcome, offset, chunks) = match published {
-        Published::New { offset, chunks } => ("published", *offset, Some(*chunks)),
-        Published::Unchanged {
-            offset,
-            same_contract,
-        } => {
-            if !same_contract {
-                terminal::note(
-                    "note: the version is there with the same ONNX file and another manifest, \
-                     which stays as it is; publish a new version to change it",
-                );
-            }
-            ("unchanged", *offset, None)
-        }
-    };
-    let (model, version, artifact) = (&manifest.model, &manifest.version, &manifest.artifact);
-    let report = Report {
-        schema: "swapstream.model-published/v1",
-        model,
-        version,
-        digest: artifact.digest,
-        bytes: artifact.bytes,
-        outcome,
-        offset,
-        chunks,
-        runtime: manifest.runtime,
-        measured,
-    };
-    print(output, &report, || match chunks {
-        Some(_) => format!(
-            "published {model} {version} ({}, {})\nto serve it: swapstream model deploy {model} \
-             {version}",
-            about(artifact.bytes),
-            artifact.digest.short()
-        ),
-        None => format!(
-            "{model} {version} is there already ({})",
-            artifact.digest.short()
-        ),
-    })
 }

@@ -5,12 +5,13 @@ use std::io::Write as _;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Context, Failure, Output, print, terminal, time};
+use super::{Context, Failure, Output, manifest_of, print, terminal, time};
 use crate::config::about;
 use crate::model::{FeatureSpec, Lineage, Manifest, ModelName, Version};
-use crate::registry::{ChunksHeader, Entry, EntryKind, ModelLog, read_catalog, read_deployments};
+use crate::registry::{ChunksHeader, Entry, ModelLog, Standing, read_catalog, read_deployments};
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
@@ -21,6 +22,9 @@ pub(super) struct ShowArgs {
     /// Print the manifest's exact bytes and nothing else: what a signature covers.
     #[arg(long, conflicts_with = "output")]
     raw: bool,
+    /// Print the manifest's signature as minisign writes it, and nothing else.
+    #[arg(long, conflicts_with_all = ["output", "raw"])]
+    signature: bool,
     /// `json` prints one line, one object.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -36,6 +40,8 @@ struct Report<'a> {
     /// Revision of the event that deploys it now.
     deployed: Option<i64>,
     chunks: Option<&'a ChunksHeader>,
+    /// `unsigned`, `trusted` or `untrusted`, by `registry.trusted_keys` of this configuration.
+    signature: &'static str,
     manifest: &'a RawValue,
 }
 
@@ -51,25 +57,24 @@ pub(super) fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
     if args.raw {
         return terminal::written(std::io::stdout().lock().write_all(&entry.raw));
     }
-    let manifest = match &entry.kind {
-        EntryKind::Manifest(manifest) => manifest,
-        EntryKind::Deleted(deletion) => {
-            let by = deletion.by.as_deref().unwrap_or("unknown");
-            let at = deletion.at.as_deref().unwrap_or("unknown");
-            let text = format!("version {version} of {model} was deleted, by {by}, at {at}");
+    if args.signature {
+        let Some(signature) = &entry.signature else {
+            let text = format!("version {version} of {model} is not signed");
             return Err(Failure::Failed(text));
-        }
-        EntryKind::Unreadable(why) => {
-            let text = format!("version {version} of {model} cannot be read: {why}");
-            return Err(Failure::Failed(text));
-        }
-    };
+        };
+        return terminal::written(std::io::stdout().lock().write_all(signature));
+    }
+    let manifest = manifest_of(&catalog, model, version)?;
     let log = read_deployments(&logs)?;
     let deployed = log
         .model(model)
         .and_then(ModelLog::desired)
         .filter(|candidate| candidate.version == *version)
         .map(|candidate| candidate.revision);
+    let standing = context
+        .registry
+        .trust
+        .look(&entry.raw, entry.signature.as_deref());
     let report = Report {
         schema: "swapstream.model-version/v1",
         model,
@@ -81,12 +86,15 @@ pub(super) fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
             .chunks
             .as_ref()
             .and_then(|chunks| chunks.as_ref().ok()),
+        signature: standing.as_str(),
         manifest: serde_json::from_slice(&entry.raw).map_err(Failure::failed)?,
     };
-    print(args.output, &report, || text(manifest, entry, deployed))
+    print(args.output, &report, || {
+        text(manifest, entry, deployed, &standing)
+    })
 }
 
-fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>) -> String {
+fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>, standing: &Standing) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string does not fail.
@@ -104,6 +112,13 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>) -> String {
         "deployed",
         deployed.map_or_else(|| "no".to_owned(), |r| format!("revision {r}")),
     );
+    match standing {
+        Standing::Unsigned => line("signature", "none".to_owned()),
+        Standing::Trusted { key, comment } => {
+            line("signature", format!("by trusted key {key}: {comment}"));
+        }
+        Standing::Untrusted(why) => line("signature", format!("not trusted: {why}")),
+    }
     match &entry.chunks {
         Some(Ok(chunks)) => line(
             "chunks",
@@ -166,9 +181,14 @@ fn lineage(lineage: &Lineage, line: &mut impl FnMut(&str, String)) {
         ("hyperparameters", &lineage.hyperparameters),
         ("metrics", &lineage.metrics),
         ("opsets", &lineage.opsets),
+        ("onnx inputs", &lineage.onnx_inputs),
+        ("onnx outputs", &lineage.onnx_outputs),
     ] {
         if !map.is_empty() {
-            let pairs = map.iter().map(|(key, value)| format!("{key} {value}"));
+            let pairs = map.iter().map(|(key, value)| match value {
+                Value::String(text) => format!("{key} {text}"),
+                other => format!("{key} {other}"),
+            });
             line(name, pairs.collect::<Vec<_>>().join(", "));
         }
     }

@@ -1,0 +1,123 @@
+//! Puts a whole version into a registry, with a progress bar for people, and tells how it ended:
+//! what `publish`, `import` and `copy` have in common.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::measure::Measured;
+use super::{Failure, Output, print, terminal};
+use crate::config::about;
+use crate::kafka::KafkaSettings;
+use crate::model::{Digest, ModelName, RuntimeKind, Version};
+use crate::registry::{Bundle, Progress, Published, RegistrySettings, prepare, publish};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    model: &'a ModelName,
+    version: &'a Version,
+    digest: Digest,
+    bytes: u64,
+    outcome: &'static str,
+    offset: i64,
+    chunks: Option<u64>,
+    signed: bool,
+    runtime: RuntimeKind,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    measured: &'a [Measured],
+}
+
+/// Loads a version on trial, as an instance would; an artifact that lies elsewhere is not looked at.
+pub(super) fn check(what: &str, bundle: &Bundle, max_bytes: u64) -> Result<(), Failure> {
+    let Some(artifact) = bundle.artifact() else {
+        return Ok(());
+    };
+    prepare(artifact, bundle.manifest(), max_bytes, &mut |_| {}).map_err(|refusal| {
+        Failure::Failed(format!(
+            "{what} would be refused, it is not {}: {}; --no-check publishes it all the same",
+            refusal.stage, refusal.reason
+        ))
+    })?;
+    Ok(())
+}
+
+/// Publishes and tells.
+pub(super) fn put(
+    kafka: &KafkaSettings,
+    registry: &RegistrySettings,
+    bundle: &Bundle,
+    measured: &[Measured],
+    output: Output,
+) -> Result<(), Failure> {
+    let bar = bar(bundle.artifact().map_or(0, |bytes| bytes.len() as u64));
+    let published = publish(kafka, registry, bundle, &mut |progress| match progress {
+        Progress::TopicsCreated(topics) => {
+            let topics = topics.join(", ");
+            bar.suspend(|| terminal::note(&format!("created topics {topics}")));
+        }
+        Progress::Uploaded { bytes, .. } => bar.set_position(bytes),
+        Progress::Committing => bar.set_message("committing"),
+    });
+    bar.finish_and_clear();
+    tell(output, bundle, measured, &published?)
+}
+
+/// A bar of bytes; hidden where nobody watches.
+pub(super) fn bar(bytes: u64) -> ProgressBar {
+    if !terminal::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn tell(
+    output: Output,
+    bundle: &Bundle,
+    measured: &[Measured],
+    published: &Published,
+) -> Result<(), Failure> {
+    let manifest = bundle.manifest();
+    let (outcome, chunks) = match published {
+        Published::New { chunks, .. } => ("published", Some(*chunks)),
+        Published::Unchanged { same_contract, .. } => {
+            if !same_contract {
+                terminal::note(
+                    "note: the version is there with the same ONNX file and another manifest, \
+                     which stays as it is; publish a new version to change it",
+                );
+            }
+            ("unchanged", None)
+        }
+    };
+    let (model, version, artifact) = (&manifest.model, &manifest.version, &manifest.artifact);
+    let report = Report {
+        schema: "swapstream.model-published/v1",
+        model,
+        version,
+        digest: artifact.digest,
+        bytes: artifact.bytes,
+        outcome,
+        offset: published.offset(),
+        chunks,
+        signed: bundle.signature().is_some(),
+        runtime: manifest.runtime,
+        measured,
+    };
+    print(output, &report, || match chunks {
+        Some(_) => format!(
+            "published {model} {version} ({}, {})\nto serve it: swapstream model deploy {model} \
+             {version}",
+            about(artifact.bytes),
+            artifact.digest.short()
+        ),
+        None => format!(
+            "{model} {version} is there already ({})",
+            artifact.digest.short()
+        ),
+    })
+}
