@@ -423,7 +423,8 @@ mod tests {
             values::<f32>(&y[0]).unwrap().to_vec()
         });
         for (index, (plain, with)) in plain.iter().zip(with).enumerate() {
-            assert_eq!(plain + (index % 4) as f32 + 1.0, with);
+            // The sum begins with what is added, so it rounds in other places.
+            assert!((plain + (index % 4) as f32 + 1.0 - with).abs() < 1e-6);
         }
         assert!(product().add(&tensor(&[1, 1], 3)));
         assert!(!product().add(&tensor(&[3, 1], 3)));

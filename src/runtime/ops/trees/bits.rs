@@ -102,6 +102,8 @@ impl BitTree {
                 Visit::Node(place) => {
                     let node = *nodes.get(place)?;
                     if node.left() == place {
+                        // Rows of doubles have no lanes, not even for a tree of one leaf.
+                        node.float()?;
                         *tree.payloads.get_mut(leaves)? = node.payload();
                         leaves += 1;
                         continue;
