@@ -120,7 +120,9 @@ fn differences(model: &dyn CompiledModel) -> Option<Vec<String>> {
     for size in BATCHES {
         let picks: Vec<usize> = (0..size).map(|_| random.below(rows.len())).collect();
         let mut batch = Columns::new(&model.signature().inputs);
-        picks.iter().for_each(|pick| batch.append(&rows[*pick].0));
+        for pick in &picks {
+            batch.append(&rows[*pick].0);
+        }
         let Some(together) = run(&mut *runner, model, &batch) else {
             found.push(format!("a batch of {size} fails"));
             continue;
@@ -152,7 +154,7 @@ fn no_row_depends_on_its_batch() {
         match differences(&*model) {
             None => wrong.push(format!("{name}: no row can be run")),
             Some(found) if found.is_empty() == exception => {
-                wrong.push(format!("{name}: {found:?}"))
+                wrong.push(format!("{name}: {found:?}"));
             }
             Some(_) => tried += 1,
         }

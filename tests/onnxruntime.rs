@@ -229,7 +229,7 @@ fn trees_find_the_same_leaves() {
                 inputs.columns[0].values = Values::Float(trees::rows(shape, rows));
                 inputs.rows = rows;
                 let [ours, theirs] = [&ours, &theirs].map(|model| run(&**model, &inputs).unwrap());
-                let [found, expected] = [&ours, &theirs].map(|outputs| scores(outputs));
+                let [found, expected] = [&ours, &theirs].map(scores);
                 // Sums are exact but for the sign of 0.
                 prop_assert_eq!(found, expected);
                 if classifier {

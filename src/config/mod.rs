@@ -125,16 +125,12 @@ impl Config {
         env: impl IntoIterator<Item = (String, String)>,
         streams: Streams,
     ) -> Result<(Self, ConfigSource), ConfigErrors> {
-        match find(path)? {
-            Some((file, text)) => {
-                let config = Self::parse(Some((file, &text)), env, streams)?;
-                Ok((config, ConfigSource::File(file.to_owned())))
-            }
-            None => {
-                let config = Self::parse(None, env, streams)?;
-                Ok((config, ConfigSource::Environment))
-            }
+        if let Some((file, text)) = find(path)? {
+            let config = Self::parse(Some((file, &text)), env, streams)?;
+            return Ok((config, ConfigSource::File(file.to_owned())));
         }
+        let config = Self::parse(None, env, streams)?;
+        Ok((config, ConfigSource::Environment))
     }
 
     /// Reads the configuration from the text of a file, if there is one, and variables.

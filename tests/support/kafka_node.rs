@@ -71,7 +71,9 @@ impl Node {
         let data = data.display();
         let more = &self.options.listeners;
         let each = |entry: &dyn Fn(&Listener) -> String| -> String {
-            more.iter().map(|one| format!(",{}", entry(one))).collect()
+            more.iter()
+                .flat_map(|one| [",".to_owned(), entry(one)])
+                .collect()
         };
         let ip = client.ip();
         let listeners = each(&|one| format!("{}://{ip}:{}", one.name, one.port));

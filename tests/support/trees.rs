@@ -269,9 +269,9 @@ impl Message {
 
     fn ints(&mut self, name: &str, values: &[i64]) {
         self.attribute(name, 7, |attribute| {
-            values
-                .iter()
-                .for_each(|value| attribute.number(8, *value as u64));
+            for value in values {
+                attribute.number(8, *value as u64);
+            }
         });
     }
 
@@ -286,7 +286,9 @@ impl Message {
 
     fn strings(&mut self, name: &str, values: &[&str]) {
         self.attribute(name, 8, |attribute| {
-            values.iter().for_each(|value| attribute.text(9, value));
+            for value in values {
+                attribute.text(9, value);
+            }
         });
     }
 }

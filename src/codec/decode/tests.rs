@@ -36,9 +36,10 @@ fn field(name: &str, element: ElementType, shape: &[usize], missing: Missing) ->
 }
 
 fn features(names: &[&str], element: ElementType, missing: Missing) -> InputContract {
-    let mut input = field("x", element, &[names.len()], missing.clone());
     let listed = names.iter().map(|name| feature(name, missing.clone()));
-    input.source = InputSource::Features(listed.collect());
+    let listed = listed.collect();
+    let mut input = field("x", element, &[names.len()], missing);
+    input.source = InputSource::Features(listed);
     input
 }
 
