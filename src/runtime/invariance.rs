@@ -19,9 +19,46 @@ const BATCHES: Tried = Tried {
 };
 const BUDGET: Duration = Duration::from_millis(500);
 
+/// A decision that has taken so long is no: the model runs as it would anyway.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Up to so many bytes of weights a model is tried out in full; the larger it is, the less.
+const SMALL: usize = 1 << 20;
+
 struct Tried {
     least: usize,
     most: usize,
+}
+
+/// What the answer is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// To be reported: trying may end with the time for it.
+    Report,
+    /// To decide how the model is run, and so which bits it gives. How much is tried follows from
+    /// the bytes of its weights and never from the time it takes: on a busy machine too little
+    /// would be tried, and the model run in another way than elsewhere.
+    Decide {
+        /// Bytes of the model's weights.
+        weights: usize,
+    },
+}
+
+impl Purpose {
+    /// How much of `tried` there is at most.
+    fn most(self, tried: &Tried) -> usize {
+        match self {
+            Self::Report => tried.most,
+            Self::Decide { weights } => {
+                (tried.most / weights.div_ceil(SMALL).max(1)).max(tried.least)
+            }
+        }
+    }
+
+    /// Whether trying may end now, after at least what is needed.
+    fn is_enough(self, spent: Duration, budget: Duration) -> bool {
+        matches!(self, Self::Report) && spent > budget
+    }
 }
 
 /// Batch sizes that show whether plans of so many rows treat these alike: full, padded, and more
@@ -36,12 +73,17 @@ pub(super) fn sizes_of_plans(plan_rows: impl IntoIterator<Item = usize>) -> Vec<
 /// Whether every sample gave the same bits wherever it was run: alone, and in batches of `sizes`.
 /// Rows that the model fails on are left out; where none is left, nothing was found and the answer
 /// is no.
-pub(super) fn holds(runner: &mut dyn Runner, signature: &Signature, sizes: &[usize]) -> bool {
+pub(super) fn holds(
+    runner: &mut dyn Runner,
+    signature: &Signature,
+    sizes: &[usize],
+    purpose: Purpose,
+) -> bool {
     let start = Instant::now();
     let mut random = Random(0x5eed);
     let mut samples = Vec::new();
-    for index in 0..SAMPLES.most {
-        if index >= SAMPLES.least && start.elapsed() > BUDGET / 2 {
+    for index in 0..purpose.most(&SAMPLES) {
+        if index >= SAMPLES.least && purpose.is_enough(start.elapsed(), BUDGET / 2) {
             break;
         }
         let scale = [1.0, 0.1, 10.0].get(index % 3).copied().unwrap_or(1.0);
@@ -56,10 +98,14 @@ pub(super) fn holds(runner: &mut dyn Runner, signature: &Signature, sizes: &[usi
     }
     // Every size, and one of them in bad company.
     let least = BATCHES.least.max(sizes.len() + 1);
-    let rounds = sizes.iter().cycle().enumerate().take(BATCHES.most);
+    let rounds = purpose.most(&BATCHES).max(least);
+    let rounds = sizes.iter().cycle().enumerate().take(rounds);
     rounds
-        .take_while(|(round, _)| *round < least || start.elapsed() < BUDGET)
+        .take_while(|(round, _)| *round < least || !purpose.is_enough(start.elapsed(), BUDGET))
         .all(|(round, &rows)| {
+            if matches!(purpose, Purpose::Decide { .. }) && start.elapsed() > LIMIT {
+                return false;
+            }
             let picks = picks(round, samples.len(), rows, round == sizes.len());
             same_as_alone(runner, signature, &samples, &picks)
         })
@@ -151,6 +197,13 @@ mod tests {
     }
 
     fn check(model: impl FnMut(f32, usize, &[f32]) -> Result<f32, RunError> + Send) -> bool {
+        check_for(Purpose::Report, model)
+    }
+
+    fn check_for(
+        purpose: Purpose,
+        model: impl FnMut(f32, usize, &[f32]) -> Result<f32, RunError> + Send,
+    ) -> bool {
         let spec = |name: &str| TensorSpec {
             name: name.to_owned(),
             element: ElementType::Float,
@@ -161,7 +214,27 @@ mod tests {
             inputs: vec![spec("x")],
             outputs: vec![spec("y")],
         };
-        holds(&mut Fake(model), &signature, &sizes_of_plans([32]))
+        holds(&mut Fake(model), &signature, &sizes_of_plans([32]), purpose)
+    }
+
+    #[test]
+    fn what_decides_does_not_depend_on_the_time_it_takes() {
+        // Slow, and wrong in a way that shows late: cut short, nothing would be found.
+        let slow = || {
+            let mut runs = 0;
+            move |x: f32, i: usize, _: &[f32]| {
+                if i == 0 {
+                    runs += 1;
+                    std::thread::sleep(Duration::from_millis(4));
+                }
+                Ok(if runs > 150 { x + 1.0 } else { x })
+            }
+        };
+        assert!(check_for(Purpose::Report, slow()));
+        assert!(!check_for(Purpose::Decide { weights: 1000 }, slow()));
+        // A large model is tried out less, but as much everywhere.
+        let large = Purpose::Decide { weights: 64 << 20 };
+        assert_eq!((large.most(&SAMPLES), large.most(&BATCHES)), (6, 4));
     }
 
     #[test]

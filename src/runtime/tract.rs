@@ -8,6 +8,7 @@ use tract_onnx::prelude::{InferenceFact, InferenceModel, TypedModel, TypedSimple
 use tract_onnx::tract_hir::internal::{DimLike, ToDim};
 
 use super::axes::{self, Computed};
+use super::invariance::Purpose;
 use super::onnx_file::{self, LoadLimits, OnnxFile};
 use super::plan::{self, Trouble, guarded};
 use super::plans::{self, PLAN_ROWS, Plan};
@@ -90,7 +91,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         plans.sort_by_key(|plan| plan.rows);
     }
     Ok(live_rows::on_trial(|| {
-        first_invariant(&plans, rows, signature)
+        first_invariant(&plans, rows, signature, summary.initialiser_bytes)
     }))
 }
 
@@ -120,7 +121,12 @@ fn another(
 
 /// The first set of plans in which a row's bits do not depend on its batch; where there is none,
 /// the plan of `main` rows alone.
-fn first_invariant(plans: &[Plan], main: usize, signature: Arc<Signature>) -> TractModel {
+fn first_invariant(
+    plans: &[Plan],
+    main: usize,
+    signature: Arc<Signature>,
+    weights: usize,
+) -> TractModel {
     let mut model = TractModel {
         plans: Vec::new(),
         info: CompiledInfo {
@@ -133,9 +139,14 @@ fn first_invariant(plans: &[Plan], main: usize, signature: Arc<Signature>) -> Tr
     for set in plans::sets(plans, main) {
         let sizes = invariance::sizes_of_plans(set.iter().map(|plan| plan.rows));
         model.info.plan_rows = set.last().map_or(main, |plan| plan.rows);
+        // The last one runs whatever is found.
+        let purpose = match set.len() {
+            0 | 1 => Purpose::Report,
+            _ => Purpose::Decide { weights },
+        };
         model.plans = set;
         let mut runner = model.new_runner();
-        if invariance::holds(&mut runner, &model.signature, &sizes) {
+        if invariance::holds(&mut runner, &model.signature, &sizes, purpose) {
             model.info.batch_invariant = true;
             break;
         }

@@ -192,6 +192,10 @@ impl Hands<'_> {
         let group = self.stage.topics.group(Guarantee::ExactlyOnce);
         let id = format!("{group}-{}-0", self.fleet.id(victim));
         let series = "swapstream_transactions_total{outcome=\"fenced\"";
+        // One that has not begun yet would fence us.
+        let streams = self.stage.guarantees.len();
+        let works = || self.fleet.has_work(victim, streams);
+        Self::await_that("the victim has work", works)?;
         let fenced = || self.fleet.metric(victim, series).unwrap_or(0.0);
         let before = fenced();
         take_over(&self.stage.kafka.bootstrap_servers, &id)

@@ -75,7 +75,7 @@ pub struct Observer {
 }
 
 /// A reader that hears nothing for so long, though there is something, is opened anew.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// Reads on from where it was. The reader's client may stop fetching when its broker is
 /// restarted; that is counted, and the second reading finds what it has cost.

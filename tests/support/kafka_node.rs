@@ -71,14 +71,13 @@ impl Node {
         let data = data.display();
         let more = &self.options.listeners;
         let each = |entry: &dyn Fn(&Listener) -> String| -> String {
-            more.iter()
-                .flat_map(|one| [",".to_owned(), entry(one)])
-                .collect()
+            let entries: Vec<String> = more.iter().map(entry).collect();
+            entries.concat()
         };
         let ip = client.ip();
-        let listeners = each(&|one| format!("{}://{ip}:{}", one.name, one.port));
-        let advertised = each(&|one| format!("{}://{ip}:{}", one.name, one.advertised));
-        let protocols = each(&|one| format!("{}:{}", one.name, one.protocol));
+        let listeners = each(&|one| format!(",{}://{ip}:{}", one.name, one.port));
+        let advertised = each(&|one| format!(",{}://{ip}:{}", one.name, one.advertised));
+        let protocols = each(&|one| format!(",{}:{}", one.name, one.protocol));
         let mut text = format!(
             "controller.quorum.bootstrap.servers={controller}\n\
              listeners=PLAINTEXT://{client},CONTROLLER://{controller}{listeners}\n\

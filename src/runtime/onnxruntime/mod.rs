@@ -15,6 +15,7 @@ use prost::Message;
 
 use self::session::{Batching, OnnxRuntimeRunner, Sessions};
 use super::axes::{self, Computed};
+use super::invariance::Purpose;
 use super::maps::Maps;
 use super::onnx_file::{self, OnnxFile};
 use super::summary::OnnxValue;
@@ -80,7 +81,9 @@ pub(super) fn compile(
     sessions.give_back(session);
 
     let signature = Arc::new(Signature { inputs, outputs });
-    let (batching, batch_invariant) = find_batching(&sessions, &signature, fixed_rows, most)?;
+    let weights = summary.initialiser_bytes;
+    let (batching, batch_invariant) =
+        find_batching(&sessions, &signature, fixed_rows, most, weights)?;
     Ok(Arc::new(OnnxRuntimeModel {
         sessions,
         signature,
@@ -181,6 +184,7 @@ fn find_batching(
     signature: &Arc<Signature>,
     fixed_rows: Option<usize>,
     most: usize,
+    weights: usize,
 ) -> Result<(Batching, bool), LoadError> {
     let own_size = Batching {
         multiple: fixed_rows.unwrap_or(1),
@@ -200,7 +204,8 @@ fn find_batching(
             .filter(|rows| *rows < most)
             .chain([most, most + 3])
             .collect();
-        if invariance::holds(&mut runner, signature, &sizes) {
+        let purpose = Purpose::Decide { weights };
+        if invariance::holds(&mut runner, signature, &sizes, purpose) {
             return Ok((batching, true));
         }
     }
