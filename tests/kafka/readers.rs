@@ -34,7 +34,16 @@ fn not_run(why: &str) -> TestResult {
 fn fill(world: &World) -> String {
     let digest = world.publish("v1", "1").ok().json()["digest"].clone();
     world.publish("v2", "2").ok();
-    let deploy = ["model", "deploy", "late-arrival", "1", "--by", "ann", "--reason", "first"];
+    let deploy = [
+        "model",
+        "deploy",
+        "late-arrival",
+        "1",
+        "--by",
+        "ann",
+        "--reason",
+        "first",
+    ];
     world.run(&deploy).ok();
     digest.as_str().unwrap().to_owned()
 }
@@ -48,8 +57,11 @@ fn java(broker: &'static Broker) -> TestResult {
     let digest = fill(&world);
     // Built in a place of its own: the sources stay as they are.
     let build = world.path("java");
-    let copied = Command::new("cp").arg("-r").arg(examples().join("kafka-streams")).arg(&build);
-    assert!({ copied }.status()?.success());
+    let mut copy = Command::new("cp");
+    copy.arg("-r")
+        .arg(examples().join("kafka-streams"))
+        .arg(&build);
+    assert!(copy.status()?.success());
     let classpath = build.join("classpath");
     let maven = Command::new("mvn")
         .args(["-q", "-B", "compile", "dependency:build-classpath"])
@@ -80,7 +92,10 @@ fn java(broker: &'static Broker) -> TestResult {
         })
     };
     let first = line(r#""by":"ann""#);
-    assert_eq!((&first["action"], &first["version"]), (&"deploy".into(), &"1".into()));
+    assert_eq!(
+        (&first["action"], &first["version"]),
+        (&"deploy".into(), &"1".into())
+    );
     assert_eq!(first["digest"], digest);
     assert!(first["metrics"]["auc"].is_f64(), "{first}");
     // And what comes while it runs.
@@ -102,7 +117,15 @@ fn python(broker: &'static Broker) -> TestResult {
     let world = World::new(broker, 1);
     let digest = fill(&world);
     // One that does not count: a rollback from what nobody has seen.
-    let stale = ["model", "rollback", "late-arrival", "--to", "2", "--if-revision", "7"];
+    let stale = [
+        "model",
+        "rollback",
+        "late-arrival",
+        "--to",
+        "2",
+        "--if-revision",
+        "7",
+    ];
     assert_eq!(world.run(&stale).code, 1, "never served");
     world.append_deploy("2", None);
     let out = Command::new(&program)
@@ -110,14 +133,24 @@ fn python(broker: &'static Broker) -> TestResult {
         .arg(broker.bootstrap())
         .arg(format!("{}-", world.name))
         .output()?;
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let lines: Vec<Value> = String::from_utf8(out.stdout)?
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert_eq!(lines[0]["digest"], digest);
-    assert_eq!((&lines[1]["version"], &lines[2]["by"]), (&"2".into(), &"ann".into()));
-    assert_eq!((&lines[2]["effective"], &lines[3]["version"]), (&true.into(), &"2".into()));
+    assert_eq!(
+        (&lines[1]["version"], &lines[2]["by"]),
+        (&"2".into(), &"ann".into())
+    );
+    assert_eq!(
+        (&lines[2]["effective"], &lines[3]["version"]),
+        (&true.into(), &"2".into())
+    );
     Ok(())
 }

@@ -109,11 +109,12 @@ fn rebuild(world: &World) -> (State, Duration, Duration) {
     (state(&serving), read, took)
 }
 
-fn send(world: &World, records: Vec<OutRecord>) {
+/// Gives the records' offsets.
+fn send(world: &World, records: Vec<OutRecord>) -> Vec<i64> {
     let mut publisher = Publisher::idempotent(&world.kafka).unwrap();
     publisher
         .send_all(records.into_iter(), &mut |_| {})
-        .unwrap();
+        .unwrap()
 }
 
 fn record(topic: &str, key: String, value: Option<Vec<u8>>, headers: Vec<Header>) -> OutRecord {
@@ -127,73 +128,69 @@ fn record(topic: &str, key: String, value: Option<Vec<u8>>, headers: Vec<Header>
     }
 }
 
-/// Versions of 50 models; every 7th is deleted again, and each upload was begun once and given up.
+/// Versions of 50 models; every 7th is deleted again, and for each an upload was given up and
+/// collected.
 fn fill(world: &World) {
     let onnx = std::fs::read(models().join("v1.onnx")).unwrap();
-    let template = world.publish("v1", "1").ok();
-    assert_eq!(template.code, 0);
-    let raw = world
+    world.publish("v1", "1").ok();
+    let shown = world
         .run(&["model", "show", "late-arrival", "1", "--raw"])
-        .ok()
-        .stdout;
-    let template: Manifest = serde_json::from_str(&raw).unwrap();
-    let (versions, artifacts) = (
-        world.registry_topic("versions"),
-        world.registry_topic("artifacts"),
+        .ok();
+    let template: Manifest = serde_json::from_str(&shown.stdout).unwrap();
+    let versions = world.registry_topic("versions");
+    let artifacts = world.registry_topic("artifacts");
+    let all = || (0..MODELS).flat_map(|model| (0..VERSIONS).map(move |version| (model, version)));
+    let bytes = |model: usize, version: usize| {
+        // Each its own digest: the producer's name once more, which protobuf lets stand.
+        let mut bytes = onnx.clone();
+        let producer = format!("{model}-{version}");
+        bytes.extend([0x12, producer.len() as u8]);
+        bytes.extend(producer.as_bytes());
+        bytes
+    };
+    let chunk = |upload: String, value: Option<Vec<u8>>| {
+        record(&artifacts, format!("{upload}/0"), value, Vec::new())
+    };
+    let upload = |model: usize, version: usize| format!("upload-{model}-{version}");
+    let offsets = send(
+        world,
+        all()
+            .map(|(m, v)| chunk(upload(m, v), Some(bytes(m, v))))
+            .collect(),
     );
-    let (mut chunks, mut manifests, mut after) = (Vec::new(), Vec::new(), Vec::new());
-    for model in 0..MODELS {
-        for version in 0..VERSIONS {
-            let (model_name, v) = (name(model), version.to_string());
-            // Each its own digest: bytes after the model's end are its own field to protobuf.
-            let mut bytes = onnx.clone();
-            let producer = format!("{model}-{version}");
-            bytes.extend([0x12, producer.len() as u8]);
-            bytes.extend(producer.as_bytes());
-            let upload = format!("upload-{model}-{version}");
-            let manifest = Manifest {
-                model: model_name.clone(),
-                version: Version::new(&v).unwrap(),
-                artifact: Artifact {
-                    digest: Digest::of(&bytes),
-                    bytes: bytes.len() as u64,
-                    uri: None,
-                },
-                ..template.clone()
-            };
-            let header = json!({
-                "schema": "swapstream.artifact-chunks/v1", "upload": upload, "count": 1,
-                "chunk_bytes": CHUNK_BYTES,
-            });
-            chunks.push(record(
-                &artifacts,
-                format!("{upload}/0"),
-                Some(b"given up".to_vec()),
-                Vec::new(),
-            ));
-            chunks.push(record(
-                &artifacts,
-                format!("{upload}/0"),
-                Some(bytes),
-                Vec::new(),
-            ));
-            let headers = vec![Header::text("artifact-chunks", header)];
-            let key = format!("{model_name}/{v}");
-            manifests.push(record(
-                &versions,
-                key.clone(),
-                Some(manifest.to_json().unwrap()),
-                headers,
-            ));
-            if (model * VERSIONS + version) % 7 == 3 {
-                let gone = json!({"schema": "swapstream.deletion/v1", "deleted": true}).to_string();
-                after.push(record(&versions, key, Some(gone.into()), Vec::new()));
-                after.push(record(&artifacts, format!("{upload}/0"), None, Vec::new()));
-            }
-        }
-    }
-    for records in [chunks, manifests, after] {
-        send(world, records);
+    let given_up = |value: Option<Vec<u8>>| {
+        let uploads = all().map(|(m, v)| format!("given-up-{m}-{v}"));
+        uploads.map(|upload| chunk(upload, value.clone())).collect()
+    };
+    send(world, given_up(Some(vec![7; 5_000])));
+    send(world, given_up(None));
+    let manifests = all().zip(offsets).map(|((model, version), offset)| {
+        let bytes = bytes(model, version);
+        let manifest = Manifest {
+            model: name(model),
+            version: Version::new(&version.to_string()).unwrap(),
+            artifact: Artifact {
+                digest: Digest::of(&bytes),
+                bytes: bytes.len() as u64,
+                uri: None,
+            },
+            ..template.clone()
+        };
+        let header = json!({
+            "schema": "swapstream.artifact-chunks/v1", "upload": upload(model, version),
+            "count": 1, "chunk_bytes": CHUNK_BYTES, "first_offset": offset, "last_offset": offset,
+        });
+        let headers = vec![Header::text("artifact-chunks", header)];
+        let key = format!("{}/{version}", name(model));
+        record(&versions, key, Some(manifest.to_json().unwrap()), headers)
+    });
+    send(world, manifests.collect());
+    for (model, version) in all().filter(|(m, v)| (m * VERSIONS + v) % 7 == 3) {
+        let gone = json!({"schema": "swapstream.deletion/v1", "deleted": true}).to_string();
+        let key = format!("{}/{version}", name(model));
+        world.append(&versions, &key, Some(gone.into()), Vec::new());
+        let key = format!("{}/0", upload(model, version));
+        world.append(&artifacts, &key, None, Vec::new());
     }
     let deployments = world.registry_topic("deployments");
     let events = (0..VERSIONS * MODELS).map(|nth| {
