@@ -27,8 +27,8 @@ use crate::config::Config;
 use crate::http::{self, Endpoints};
 use crate::kafka::ClientMemory;
 use crate::registry::{
-    Board, InstanceInfo, KafkaLogs, KafkaStatusSink, RegistryLoader, Reporter, Watcher,
-    WatcherParts,
+    Board, InstanceInfo, KafkaLogs, KafkaStatusSink, LoadGuard, LoadSafety, ModelMemory,
+    RegistryLoader, Reporter, Watcher, WatcherParts,
 };
 use crate::serving::Serving;
 use crate::stream::{Stream, StreamContext, StreamSettings};
@@ -88,6 +88,7 @@ pub struct App {
     shutdown_timeout: Duration,
     http_address: SocketAddr,
     health: Arc<Health>,
+    guard: Arc<LoadGuard>,
     watcher: Watcher,
     reporter: Reporter,
     probe: BrokerProbe,
@@ -119,7 +120,8 @@ impl App {
             .first()
             .and_then(|stream| stream.input_topics.first());
         let probe = BrokerProbe::start(&config.kafka, topic.cloned().unwrap_or_default())?;
-        let watcher = start_watcher(config, options, &metrics, &serving, &board)?;
+        let guard = load_guard(config, &instance_id);
+        let watcher = start_watcher(config, options, &metrics, &serving, &board, &guard)?;
         let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
@@ -146,6 +148,7 @@ impl App {
             shutdown_timeout: config.shutdown_timeout,
             http_address,
             health,
+            guard,
             watcher,
             reporter,
             probe,
@@ -212,6 +215,10 @@ impl App {
             Some(_) => CONTROL_TIMEOUT_SILENT,
             None => CONTROL_TIMEOUT,
         };
+        // A broker that is away would hold up the stop: the note then tells of one death too many.
+        if patience == CONTROL_TIMEOUT {
+            self.guard.stop();
+        }
         if !self.reporter.stop(left(patience)) {
             tracing::warn!("the status tombstones were not written in time");
         }
@@ -234,12 +241,31 @@ async fn signal() -> std::io::Result<&'static str> {
     }
 }
 
+fn load_guard(config: &Config, instance_id: &str) -> Arc<LoadGuard> {
+    let logs = KafkaLogs::new(config.kafka.clone(), config.registry.clone());
+    let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
+    Arc::new(LoadGuard::new(
+        instance_id.to_owned(),
+        Arc::new(logs),
+        Box::new(sink),
+    ))
+}
+
+fn model_memory(limit: u64, metrics: &Arc<Metrics>) -> Arc<ModelMemory> {
+    let metrics = Arc::clone(metrics);
+    ModelMemory::new(
+        limit,
+        Arc::new(move |used| metrics.set_model_memory(used, limit)),
+    )
+}
+
 fn start_watcher(
     config: &Config,
     options: AppOptions,
     metrics: &Arc<Metrics>,
     serving: &Arc<Serving>,
     board: &Arc<Board>,
+    guard: &Arc<LoadGuard>,
 ) -> std::io::Result<Watcher> {
     let logs = Arc::new(KafkaLogs::new(
         config.kafka.clone(),
@@ -260,7 +286,11 @@ fn start_watcher(
         loader: Arc::new(RegistryLoader::new(
             Arc::<KafkaLogs>::clone(&logs),
             &config.registry,
-            probe,
+            LoadSafety {
+                probe,
+                guard: Some(Arc::clone(guard)),
+                memory: Some(model_memory(config.registry.model_memory, metrics)),
+            },
         )),
         logs,
         serving: Arc::clone(serving),

@@ -16,7 +16,9 @@ use swapstream::codec::{self, ErrorLine, Prediction};
 use swapstream::demo::{DEMO_SCHEMA, Summary};
 use swapstream::dlq;
 use swapstream::model::{Manifest, ManifestDraft};
-use swapstream::registry::{self, ChunksHeader, Deletion, DeploymentEvent, Heartbeat, StatusEntry};
+use swapstream::registry::{
+    self, ChunksHeader, Deletion, DeploymentEvent, Heartbeat, LoadingNote, StatusEntry,
+};
 use swapstream::runtime::{INSPECTION_SCHEMA, Inspection};
 
 fn root() -> PathBuf {
@@ -129,6 +131,7 @@ fn the_examples_of_the_documents_are_what_the_types_say() {
             "swapstream.error/v1" => reads_as::<ErrorLine>(&example),
             "swapstream.manifest/v1" => reads_as::<Manifest>(&example),
             "swapstream.deployment/v1" => reads_as::<DeploymentEvent>(&example),
+            "swapstream.loading/v1" => reads_as::<LoadingNote>(&example),
             "swapstream.deletion/v1" => reads_as::<Deletion>(&example),
             "swapstream.artifact-chunks/v1" => reads_as::<ChunksHeader>(&example),
             "swapstream.instance/v1" => reads_as::<Heartbeat>(&example),
@@ -138,7 +141,7 @@ fn the_examples_of_the_documents_are_what_the_types_say() {
         fits(&schemas, &example);
         seen.insert(schema.to_owned());
     }
-    assert_eq!(seen.len(), 8, "every format has an example: {seen:?}");
+    assert_eq!(seen.len(), 9, "every format has an example: {seen:?}");
 }
 
 #[test]

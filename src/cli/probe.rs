@@ -9,7 +9,11 @@ use super::Failure;
 use crate::registry::{ProbeSystem, run_probe};
 
 pub(super) fn run() -> Result<(), Failure> {
-    let system = ProbeSystem { limit, peak_memory };
+    let system = ProbeSystem {
+        limit,
+        peak_memory,
+        memory,
+    };
     run_probe(io::stdin().lock(), io::stdout().lock(), system).map_err(Failure::failed)
 }
 
@@ -32,8 +36,14 @@ fn limit(memory: u64, seconds: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Without the pages of the program's own file, which the service has as well.
 fn peak_memory() -> u64 {
-    status("VmHWM:").unwrap_or_default()
+    let program = status("RssFile:").unwrap_or_default();
+    status("VmHWM:").unwrap_or_default().saturating_sub(program)
+}
+
+fn memory() -> u64 {
+    status("RssAnon:").unwrap_or_default()
 }
 
 /// A line of Linux's `/proc/self/status`, in bytes.

@@ -157,6 +157,8 @@ STREAM => {
         "What a model may take in the process in which it is loaded first; one that takes more is refused.";
     "probe_time": "duration, 1s to 1h", Default "\"1m\"",
         "How much processor time loading it may take there, in whole seconds.";
+    "model_memory": "size, 16MiB to 1TiB", Default "\"4GiB\"",
+        "What all loaded models may hold together, by what their probes measured; a load that would go over it is refused before it compiles.";
     "max_artifact_bytes": "size, 1KiB to 16GiB", Default "\"1GiB\"",
         "Largest artifact that is fetched.";
 }

@@ -144,6 +144,9 @@ fn registry(top: &Section<'_>, limits: &Section<'_>) -> RegistrySettings {
         max_artifact_bytes: limits
             .size("max_artifact_bytes", 1024..=16 * GIB)
             .unwrap_or(default.max_artifact_bytes),
+        model_memory: limits
+            .size("model_memory", 16 * MIB..=1024 * GIB)
+            .unwrap_or(default.model_memory),
         retention: section
             .duration("retention", Duration::ZERO..=3650 * 24 * HOUR)
             .unwrap_or(default.retention),

@@ -119,6 +119,7 @@ pub(super) fn render(config: &Config) -> String {
     toml.text("kafka_memory", &size(config.kafka.memory));
     toml.text("probe_memory", &size(config.probe.memory));
     toml.text("probe_time", &duration(config.probe.time));
+    toml.text("model_memory", &size(registry.model_memory));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));
     toml.section("log");
     let format = match config.log.format {

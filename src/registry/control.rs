@@ -110,6 +110,8 @@ pub(super) struct Progress {
     pub(super) told: Option<(Option<i64>, i64)>,
     pub(super) settled: Option<i64>,
     pub(super) refused: BTreeMap<i64, Refusal>,
+    /// Refusals that end, and when.
+    pub(super) banned: BTreeMap<i64, Instant>,
     pub(super) failures: BTreeMap<i64, Failure>,
     pub(super) loading: Option<Loading>,
     pub(super) ready: Option<(i64, Loaded, Arc<Manifest>, Duration)>,
@@ -215,6 +217,17 @@ impl Control {
                 None
             }
             Err(LoadFailure::Cancelled) => None,
+            Err(LoadFailure::Banned(refusal, left)) => {
+                progress.failures.remove(&revision);
+                progress.banned.insert(revision, now + left);
+                progress.refused.insert(revision, refusal.clone());
+                Some(ControlEvent::Refused {
+                    model,
+                    version,
+                    revision,
+                    refusal,
+                })
+            }
             Err(LoadFailure::Refused(refusal)) => {
                 progress.failures.remove(&revision);
                 progress.refused.insert(revision, refusal.clone());

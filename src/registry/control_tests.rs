@@ -21,6 +21,9 @@ use crate::model::{Contract, Digest, ModelName, Signature};
 use crate::runtime::{CompiledInfo, CompiledModel, RunError, Runner};
 use crate::serving::Serving;
 
+/// How long a version `banned…` is refused.
+const BAN: Duration = Duration::from_millis(300);
+
 /// How a version's load ends: by the first letter of its name.
 #[derive(Debug, Default)]
 struct FakeLoader {
@@ -72,6 +75,11 @@ impl Loader for FakeLoader {
         }
         if version.starts_with("flaky") && nth == 1 {
             return Err(LoadFailure::Transient("broker down".to_owned()));
+        }
+        if version.starts_with("banned") && nth == 1 {
+            let reason = "died twice".to_owned();
+            let stage = LoadState::Compiled;
+            return Err(LoadFailure::Banned(Refusal { stage, reason }, BAN));
         }
         assert!(!version.starts_with("panic"), "as told");
         let info = CompiledInfo {
@@ -436,5 +444,37 @@ fn an_unknown_event_freezes_what_serves_and_says_so() {
     rig.event("undeploy", None);
     let fresh = rig.deploy("2");
     rig.until_served("2", fresh);
+    assert_eq!(rig.report().refused, None);
+}
+
+#[test]
+fn what_was_undeployed_is_freed_whatever_was_refused_in_between() {
+    let mut rig = Rig::new();
+    for version in ["1", "bad1", "bad2"] {
+        rig.version(version);
+    }
+    rig.start();
+    let first = rig.deploy("1");
+    rig.until_served("1", first);
+    let held = Arc::downgrade(rig.serving.load().serving(&model()).unwrap());
+    // Each changes what is settled, and not what serves.
+    for version in ["bad1", "bad2"] {
+        let bad = rig.deploy(version);
+        rig.until("settled", |rig| rig.settled() == Some(bad));
+    }
+    rig.event("undeploy", None);
+    rig.until("freed", |_| held.upgrade().is_none());
+}
+
+#[test]
+fn a_refusal_that_ends_lets_the_fallback_serve_meanwhile_and_the_version_later() {
+    let mut rig = Rig::new();
+    rig.version("1");
+    rig.version("banned");
+    let (first, second) = (rig.deploy("1"), rig.deploy("banned"));
+    rig.start();
+    rig.until_served("1", first);
+    rig.until_served("banned", second);
+    assert_eq!(*rig.loader.loads.lock().unwrap(), ["banned", "1", "banned"]);
     assert_eq!(rig.report().refused, None);
 }

@@ -19,6 +19,9 @@ pub enum FetchError {
     /// Its bytes are not those of the manifest.
     #[error("{0}")]
     Altered(ChunkError),
+    /// What lies elsewhere has other bytes than the manifest says.
+    #[error("{0}")]
+    Elsewhere(String),
     /// It may be later.
     #[error("{0}")]
     Transient(String),

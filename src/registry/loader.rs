@@ -7,16 +7,22 @@ use std::time::Duration;
 
 use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
 use super::fetch::{FetchError, FetchLimits, fetch};
+use super::guard::LoadGuard;
 use super::lifecycle::{LoadState, Refusal};
 use super::logs::RegistryLogs;
+use super::memory::{Lease, Leased, ModelMemory, NoMemory};
 use super::probe::{ModelProbe, ProbeCandidate, ProbeReport};
 use super::settings::RegistrySettings;
+use super::store::fetch_uri;
 use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
 use crate::scorer::golden;
 
 /// Longest time to fetch an artifact; then it is tried again later.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How long a load waits for what was retired to be freed: the longest batches and a margin.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A version to load.
 #[derive(Debug, Clone)]
@@ -51,6 +57,8 @@ pub struct Loaded {
 pub enum LoadFailure {
     /// It never will be, as long as its deployment stands.
     Refused(Refusal),
+    /// Not for this long; meanwhile others take its place.
+    Banned(Refusal, Duration),
     /// It may be later.
     Transient(String),
     /// It is no longer wanted.
@@ -72,21 +80,32 @@ pub trait Loader: Send + Sync {
 pub struct RegistryLoader {
     logs: Arc<dyn RegistryLogs>,
     max_bytes: u64,
-    probe: Option<Arc<dyn ModelProbe>>,
+    safety: LoadSafety,
+}
+
+/// What keeps a bad version from harming this process.
+#[derive(Debug, Clone, Default)]
+pub struct LoadSafety {
+    /// Loads it somewhere else first. Without one, a model that ends the process it is loaded in
+    /// ends this one.
+    pub probe: Option<Arc<dyn ModelProbe>>,
+    /// Notes that a load is under way, and refuses one that ended the process repeatedly.
+    pub guard: Option<Arc<LoadGuard>>,
+    /// Bounds what all models take together, by what the probe measures.
+    pub memory: Option<Arc<ModelMemory>>,
 }
 
 impl RegistryLoader {
-    /// Of these topics. Without a probe, a model that ends the process it is loaded in ends this
-    /// one.
+    /// Of these topics.
     pub fn new(
         logs: Arc<dyn RegistryLogs>,
         settings: &RegistrySettings,
-        probe: Option<Arc<dyn ModelProbe>>,
+        safety: LoadSafety,
     ) -> Self {
         Self {
             logs,
             max_bytes: settings.max_artifact_bytes,
-            probe,
+            safety,
         }
     }
 
@@ -102,7 +121,7 @@ impl RegistryLoader {
     }
 
     fn probe(&self, bytes: &[u8], job: &LoadJob) -> Result<Option<ProbeReport>, LoadFailure> {
-        let Some(probe) = &self.probe else {
+        let Some(probe) = &self.safety.probe else {
             return Ok(None);
         };
         let manifest = &job.manifest;
@@ -115,44 +134,58 @@ impl RegistryLoader {
         tracing::info!(
             model = %manifest.model,
             version = %manifest.version,
-            peak_memory = took.peak_memory,
+            load_bytes = took.load_bytes(),
+            held_bytes = took.held_bytes(),
             load_ms = took.load_ms,
             "probed"
         );
         Ok(Some(took))
     }
 
+    /// Memory for what the probe measured; `None`: there is no limit.
+    fn lease(&self, job: &LoadJob, took: &ProbeReport) -> Option<Result<Lease, LoadFailure>> {
+        let memory = self.safety.memory.as_ref()?;
+        let bytes = took.load_bytes();
+        let lease = memory.lease(bytes, MEMORY_PATIENCE, &|| job.wanted());
+        Some(lease.map_err(|error| match error {
+            NoMemory::Unwanted => LoadFailure::Cancelled,
+            NoMemory::Used(used) => LoadFailure::Refused(Refusal {
+                stage: LoadState::Compiled,
+                reason: format!(
+                    "loading it takes {bytes} bytes and the loaded models hold {used}: together \
+                     more than the {} of limits.model_memory",
+                    memory.limit()
+                ),
+            }),
+        }))
+    }
+
     fn fetch(&self, job: &LoadJob) -> Result<Vec<u8>, LoadFailure> {
         let refuse = |stage, reason: String| Err(LoadFailure::Refused(Refusal { stage, reason }));
         let artifact = &job.manifest.artifact;
-        let header = match (&job.chunks, &artifact.uri) {
-            (Some(Ok(header)), _) => header,
-            (Some(Err(error)), _) => return refuse(LoadState::Fetched, error.to_string()),
-            (None, Some(uri)) => {
-                let why = format!("the artifact lies at {uri:?}, this build reads Kafka only");
-                return refuse(LoadState::Fetched, why);
-            }
-            (None, None) => {
-                let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
-                return refuse(LoadState::Fetched, why);
-            }
-        };
         let limits = FetchLimits {
             max_bytes: self.max_bytes,
             max_time: FETCH_TIMEOUT,
         };
         let go_on = || job.wanted();
-        match fetch(
-            &*self.logs,
-            header,
-            artifact.bytes,
-            &artifact.digest,
-            limits,
-            &go_on,
-        ) {
+        let fetched = match (&job.chunks, &artifact.uri) {
+            (Some(Ok(header)), _) => {
+                let (bytes, digest) = (artifact.bytes, &artifact.digest);
+                fetch(&*self.logs, header, bytes, digest, limits, &go_on)
+            }
+            (Some(Err(error)), _) => return refuse(LoadState::Fetched, error.to_string()),
+            (None, Some(uri)) => fetch_uri(uri, artifact, limits, &go_on),
+            (None, None) => {
+                let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
+                return refuse(LoadState::Fetched, why);
+            }
+        };
+        match fetched {
             Ok(bytes) => Ok(bytes),
             Err(FetchError::Refused(why)) => refuse(LoadState::Fetched, why),
-            Err(error @ FetchError::Altered(_)) => refuse(LoadState::Verified, error.to_string()),
+            Err(error @ (FetchError::Altered(_) | FetchError::Elsewhere(_))) => {
+                refuse(LoadState::Verified, error.to_string())
+            }
             Err(FetchError::Transient(why)) => Err(LoadFailure::Transient(why)),
             Err(FetchError::Cancelled) => Err(LoadFailure::Cancelled),
         }
@@ -172,12 +205,22 @@ impl Loader for RegistryLoader {
         if !job.wanted() {
             return Err(LoadFailure::Cancelled);
         }
-        self.probe(&bytes, job)?;
+        let took = self.probe(&bytes, job)?;
         reached(LoadState::Probed);
         if !job.wanted() {
             return Err(LoadFailure::Cancelled);
         }
-        prepare(&bytes, &job.manifest, self.max_bytes, reached).map_err(LoadFailure::Refused)
+        let mut lease = took.and_then(|took| self.lease(job, &took)).transpose()?;
+        let noted = self.safety.guard.as_ref().map(|guard| guard.begin(job));
+        let noted = noted.transpose()?;
+        let mut loaded = prepare(&bytes, &job.manifest, self.max_bytes, reached)
+            .map_err(LoadFailure::Refused)?;
+        drop(noted);
+        if let (Some(mut lease), Some(took)) = (lease.take(), took) {
+            lease.shrink(took.held_bytes());
+            loaded.compiled = Leased::new(loaded.compiled, lease);
+        }
+        Ok(loaded)
     }
 }
 

@@ -15,6 +15,7 @@
 //! pure. One thread follows the topics, one at a time loads a model, one writes status; none of
 //! them ever touches the workers, which see a new serving snapshot and nothing else.
 
+mod attempts;
 mod board;
 mod bundle;
 mod catalog;
@@ -28,10 +29,12 @@ mod error;
 mod fetch;
 mod fleet;
 mod garbage;
+mod guard;
 mod history;
 mod lifecycle;
 mod loader;
 mod logs;
+mod memory;
 mod operate;
 mod probe;
 mod publish;
@@ -41,6 +44,7 @@ mod retention;
 mod rollback;
 mod settings;
 mod status;
+mod store;
 mod topics;
 mod transfer;
 mod trust;
@@ -52,6 +56,7 @@ mod control_tests;
 #[cfg(test)]
 mod lifecycle_tests;
 
+pub use attempts::{Attempts, LOADING_SCHEMA, LoadingNote, Permit, loading_key};
 pub use board::{Board, BoardView};
 pub use bundle::{Bundle, BundleError};
 pub use catalog::{
@@ -72,10 +77,14 @@ pub use error::RegistryError;
 pub use fetch::{FetchError, FetchLimits, fetch};
 pub use fleet::{Convergence, Fleet, InstanceView};
 pub use garbage::{Attendance, Upload, Uploads, needed_uploads};
+pub use guard::LoadGuard;
 pub use history::Tenure;
 pub use lifecycle::{Failure, LoadState, Refusal};
-pub use loader::{LoadFailure, LoadJob, Loaded, Loader, RegistryLoader, prepare, prepare_for};
+pub use loader::{
+    LoadFailure, LoadJob, LoadSafety, Loaded, Loader, RegistryLoader, prepare, prepare_for,
+};
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
+pub use memory::{Lease, MemoryObserver, ModelMemory, NoMemory};
 pub use operate::{Appended, Attribution, append_event, deploy_event, undeploy_event};
 pub use probe::{
     ModelProbe, PROBE_SCHEMA, ProbeAnswer, ProbeCandidate, ProbeHead, ProbeLimits, ProbeRefusal,
@@ -90,6 +99,7 @@ pub use status::{
     Desired, Heartbeat, INSTANCE_SCHEMA, ModelReport, RefusedReport, STATUS_SCHEMA, ServingReport,
     StatusEntry, WorkingOn, heartbeat_key, status_key,
 };
+pub use store::{Location, fetch_uri, locate};
 pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
 pub use transfer::take_out;
 pub use trust::{SIGNATURE_HEADER, Standing, Trust, TrustedKey};
@@ -107,6 +117,7 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
         (DELETION_SCHEMA, schema_for!(Deletion)),
         (DEPLOYMENT_SCHEMA, schema_for!(DeploymentEvent)),
         (INSTANCE_SCHEMA, schema_for!(Heartbeat)),
+        (LOADING_SCHEMA, schema_for!(LoadingNote)),
         (STATUS_SCHEMA, schema_for!(StatusEntry)),
     ]
 }

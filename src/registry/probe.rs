@@ -83,9 +83,15 @@ pub struct ProbeRefusal {
 /// What loading a version took in the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ProbeReport {
-    /// The most memory that was held, in bytes, the empty process and the artifact included; 0:
-    /// this system does not tell.
+    /// The most memory that was held, in bytes, the artifact included and the program's own pages
+    /// left out; 0: this system does not tell.
     pub peak_memory: u64,
+    /// What the empty process held, in bytes.
+    #[serde(default)]
+    pub base_memory: u64,
+    /// What was held once the version was loaded, the empty process included, in bytes.
+    #[serde(default)]
+    pub held_memory: u64,
     /// Time from the end of reading to the answer, in milliseconds.
     pub load_ms: u64,
 }
@@ -149,6 +155,20 @@ pub struct ProbeSystem {
     pub limit: fn(u64, u64) -> io::Result<()>,
     /// The most memory that this process has held, in bytes.
     pub peak_memory: fn() -> u64,
+    /// The memory that this process holds, in bytes.
+    pub memory: fn() -> u64,
+}
+
+impl ProbeReport {
+    /// What loading takes beyond the empty process, in bytes.
+    pub fn load_bytes(&self) -> u64 {
+        self.peak_memory.saturating_sub(self.base_memory)
+    }
+
+    /// What the loaded version keeps, in bytes.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_memory.saturating_sub(self.base_memory)
+    }
 }
 
 /// The child: reads a version, loads it within limits, answers.
@@ -165,6 +185,7 @@ pub fn run_probe(
         return Err(io::Error::other(message));
     }
     (system.limit)(head.memory, head.seconds)?;
+    let base_memory = (system.memory)();
     runtime::configure(&RuntimeSettings {
         onnxruntime_library: head.onnxruntime_library,
     });
@@ -179,22 +200,30 @@ pub fn run_probe(
     let start = Instant::now();
     let load = move || {
         let loaded = prepare(&bytes, &manifest, head.max_bytes, &mut |_| {});
+        drop(bytes);
+        let held = (system.memory)();
         // Taking it down is part of the trial.
-        loaded.map(drop)
+        loaded.map(|loaded| {
+            drop(loaded);
+            held
+        })
     };
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-    let refused = match thread.spawn(load)?.join() {
-        Ok(loaded) => loaded.err(),
-        Err(_) => Some(Refusal {
+    let loaded = thread.spawn(load)?.join().unwrap_or_else(|_| {
+        Err(Refusal {
             stage: LoadState::Probed,
             reason: "loading it panicked".to_owned(),
-        }),
-    };
+        })
+    });
+    let held_memory = loaded.as_ref().copied().unwrap_or_default();
+    let refused = loaded.err();
     let answer = ProbeAnswer {
         schema: PROBE_SCHEMA.to_owned(),
         refused: refused.map(|Refusal { stage, reason }| ProbeRefusal { stage, reason }),
         took: ProbeReport {
             peak_memory: (system.peak_memory)(),
+            base_memory,
+            held_memory,
             load_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
     };

@@ -17,6 +17,8 @@ pub struct RegistrySettings {
     pub status_topic: String,
     /// Largest artifact that is fetched, in bytes; default 1 GiB.
     pub max_artifact_bytes: u64,
+    /// What all loaded models may hold together, in bytes; default 4 GiB.
+    pub model_memory: u64,
     /// How long a version is kept once it is no longer deployed; default 7 days.
     pub retention: Duration,
     /// Whose versions are served; default: everybody's.
@@ -36,6 +38,7 @@ impl Default for RegistrySettings {
             deployments_topic: "model-deployments".to_owned(),
             status_topic: "model-status".to_owned(),
             max_artifact_bytes: 1 << 30,
+            model_memory: 4 << 30,
             retention: Duration::from_hours(7 * 24),
             trust: Trust::default(),
             heartbeat_interval: Duration::from_secs(10),

@@ -42,10 +42,12 @@ impl Turn<'_> {
             self.effects
                 .push(Effect::Report(self.model.clone(), report));
         }
-        match decision.step {
+        let retry = match decision.step {
             Step::Wait(_, until) => Some(until),
             _ => None,
-        }
+        };
+        let over = progress.banned.values().min().copied();
+        [retry, over].into_iter().flatten().min()
     }
 
     /// What concerns no candidate any more.
@@ -54,6 +56,12 @@ impl Turn<'_> {
             self.log
                 .is_some_and(|log| log.candidate(*revision).is_some())
         };
+        progress.banned.retain(|revision, until| {
+            if *until <= self.now {
+                progress.refused.remove(revision);
+            }
+            *until > self.now && stands(revision)
+        });
         progress.refused.retain(|revision, _| stands(revision));
         progress.failures.retain(|revision, _| stands(revision));
     }

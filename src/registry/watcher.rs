@@ -32,6 +32,9 @@ const TURN: usize = 1000;
 /// Loads that run at the same time.
 const MAX_LOADS: usize = 2;
 
+/// How much the loads stand back behind scoring.
+const LOAD_NICENESS: i32 = 10;
+
 /// Pause after the first failed attempt to reach the topics, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -122,6 +125,7 @@ struct Task {
     control: Control,
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
+    started: Instant,
     deployments_next: i64,
     versions_next: i64,
     caught_up: bool,
@@ -149,6 +153,7 @@ impl Task {
             control,
             sender,
             messages,
+            started: Instant::now(),
             deployments_next: 0,
             versions_next: 0,
             caught_up: false,
@@ -257,7 +262,8 @@ impl Task {
                 // What serves is shown before readiness, and readiness only with it.
                 self.act(Some(&mut versions))?;
                 self.parts.board.set_caught_up();
-                tracing::info!("the registry's topics are read to their end");
+                let ms = self.started.elapsed().as_millis();
+                tracing::info!(ms, "the registry's topics are read to their end");
             }
             self.act(Some(&mut versions))?;
         }
@@ -282,8 +288,11 @@ impl Task {
             match effect {
                 Effect::Serve(model, state) => {
                     let old = self.parts.serving.load().serving(&model).cloned();
+                    // A state may be new and serve the same: a second hold on it would never end.
+                    let same =
+                        old.as_ref().map(Arc::as_ptr) == state.serving.as_ref().map(Arc::as_ptr);
                     self.parts.serving.set(&model, state);
-                    self.retired.extend(old);
+                    self.retired.extend(old.filter(|_| !same));
                 }
                 Effect::Load(job) => self.load(&job),
                 Effect::AskVersionsEnd(model, revision) => {
@@ -330,9 +339,10 @@ impl Task {
         let sender = self.sender.clone();
         let name = format!("load-{}", job.manifest.model);
         let thread_job = job.clone();
-        let spawned = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || run_load(&*loader, thread_job, &sender));
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            lower_priority();
+            run_load(&*loader, thread_job, &sender);
+        });
         if let Err(error) = spawned {
             let failure = LoadFailure::Transient(format!("no thread to load it: {error}"));
             if let Some(event) = self.control.load_ended(job, Err(failure), Instant::now()) {
@@ -387,6 +397,14 @@ impl Task {
             }
         }
         (self.parts.observer)(event);
+    }
+}
+
+/// Lets this thread, and the processes that it starts, have what the workers leave of the cores.
+fn lower_priority() {
+    // On Linux this is the thread's own, and it ends with the load.
+    if let Err(error) = rustix::process::nice(LOAD_NICENESS) {
+        tracing::debug!("loading at the same priority as scoring: {error}");
     }
 }
 

@@ -9,6 +9,7 @@ use prometheus::{
 };
 
 use super::metrics::{self, Family};
+use super::retirement::Retirements;
 
 /// The families with labels, and which series there are where they come and go.
 #[derive(Debug)]
@@ -32,12 +33,16 @@ pub(super) struct Families {
     pub(super) model_info: IntGaugeVec,
     pub(super) model_swaps: IntCounterVec,
     pub(super) model_load: HistogramVec,
+    pub(super) model_memory: IntGauge,
+    pub(super) model_memory_limit: IntGauge,
     pub(super) registry_caught_up: IntGauge,
     pub(super) kafka_errors: IntCounterVec,
     /// `[stream, model, version]` of every series by version.
     pub(super) versions: Mutex<BTreeSet<[String; 3]>>,
     /// The labels of the one `model_info` series of each model.
     pub(super) served: Mutex<BTreeMap<String, [String; 5]>>,
+    /// Versions whose series are to be removed.
+    pub(super) retirements: Mutex<Retirements>,
 }
 
 /// Registers what was made from a [`Family`].
@@ -61,6 +66,11 @@ fn counters(registry: &Registry, family: &Family) -> IntCounterVec {
 pub(super) fn gauges(registry: &Registry, family: &Family) -> IntGaugeVec {
     let opts = Opts::new(family.name, family.help);
     register(registry, IntGaugeVec::new(opts, family.labels))
+}
+
+/// A gauge without labels.
+fn gauge(registry: &Registry, family: &Family) -> IntGauge {
+    gauges(registry, family).with_label_values::<&str>(&[])
 }
 
 fn histograms(registry: &Registry, family: &Family) -> HistogramVec {
@@ -90,11 +100,13 @@ impl Families {
             model_info: gauges(registry, &metrics::MODEL_INFO),
             model_swaps: counters(registry, &metrics::MODEL_SWAPS),
             model_load: histograms(registry, &metrics::MODEL_LOAD_DURATION),
-            registry_caught_up: gauges(registry, &metrics::REGISTRY_CAUGHT_UP)
-                .with_label_values::<&str>(&[]),
+            model_memory: gauge(registry, &metrics::MODEL_MEMORY),
+            model_memory_limit: gauge(registry, &metrics::MODEL_MEMORY_LIMIT),
+            registry_caught_up: gauge(registry, &metrics::REGISTRY_CAUGHT_UP),
             kafka_errors: counters(registry, &metrics::KAFKA_ERRORS),
             versions: Mutex::default(),
             served: Mutex::default(),
+            retirements: Mutex::default(),
         }
     }
 }

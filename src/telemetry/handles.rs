@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Instant;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
@@ -56,6 +57,10 @@ impl Metrics {
 
     /// The text exposition format, version 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        let due = lock(&self.families.retirements).take_due(Instant::now());
+        for (model, version) in due {
+            self.retire_version(&model, &version);
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -95,6 +100,13 @@ impl Metrics {
             drop(families.end_to_end.remove_label_values(labels));
             false
         });
+    }
+
+    /// Says how many bytes the loaded models hold, and how many they may.
+    pub fn set_model_memory(&self, used: u64, limit: u64) {
+        let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.families.model_memory.set(gauge(used));
+        self.families.model_memory_limit.set(gauge(limit));
     }
 
     /// Says whether this instance has read the registry topics to their end.
@@ -359,15 +371,19 @@ impl ModelMetrics {
         }
     }
 
-    /// Says what serves the model now.
+    /// Says what serves the model now. The series of what served before are removed after 15
+    /// minutes.
     pub fn set_served(&self, served: Option<Served<'_>>) {
         let families = &self.families;
         let mut all = lock(&families.served);
         if let Some(before) = all.remove(&self.model) {
             // Fails only where the series is gone already.
             drop(families.model_info.remove_label_values(&before));
+            let [model, version, ..] = &before;
+            lock(&families.retirements).retire(model, version, Instant::now());
         }
         if let Some(served) = served {
+            lock(&families.retirements).serve(&self.model, served.version);
             let labels = [
                 self.model.clone(),
                 served.version.to_owned(),

@@ -153,6 +153,10 @@ families! {
     MODEL_LOAD_DURATION = histogram("swapstream_model_load_duration_seconds",
         &["model", "stage"], LOAD_SECONDS,
         "Time that each stage of loading a version took.");
+    MODEL_MEMORY = gauge("swapstream_model_memory_bytes", &[],
+        "Memory that the loaded models hold, as their probes measured it.");
+    MODEL_MEMORY_LIMIT = gauge("swapstream_model_memory_limit_bytes", &[],
+        "limits.model_memory: a load that would go over it is refused.");
     REGISTRY_CAUGHT_UP = gauge("swapstream_registry_caught_up", &[],
         "1 once this instance has read the registry topics to their end, 0 before.");
     KAFKA_ERRORS = counter("swapstream_kafka_errors_total", &["client", "kind"],

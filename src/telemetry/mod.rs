@@ -5,6 +5,7 @@ mod handles;
 mod logging;
 pub mod metrics;
 mod process;
+mod retirement;
 
 pub use handles::{
     Counters, LagGauge, Metrics, ModelMetrics, Served, StreamMetrics, VersionMetrics, WorkerGauge,

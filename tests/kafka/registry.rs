@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         ),
         on_shared_broker("gc_frees_orphans_only", gc_frees_orphans_only),
         on_shared_broker("a_version_moves_unchanged", a_version_moves_unchanged),
+        on_shared_broker("a_file_by_reference_serves", a_file_by_reference_serves),
     ]
 }
 
@@ -376,5 +377,74 @@ fn a_version_moves_unchanged(broker: &'static Broker) -> TestResult {
     );
     let none = model(&to, &["import", models().join("v1.onnx").to_str().unwrap()]);
     assert!(none.stderr.contains("not a bundle"), "{none:?}");
+    Ok(())
+}
+
+fn a_file_by_reference_serves(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    let file = world.path("model.onnx");
+    std::fs::copy(models().join("v1.onnx"), &file)?;
+    let uri = format!("file://{}", file.display());
+    let manifest = models().join("v1.toml");
+    let publish = |version: &str, uri: &str, more: &[&str]| {
+        let mut all = vec!["--manifest", manifest.to_str().unwrap(), "--uri", uri];
+        all.extend(more);
+        world.publish_file(file.to_str().unwrap(), &all, "late-arrival", version)
+    };
+    for (uri, part) in [
+        ("s3://models/1.onnx", "cargo feature \"object-store\""),
+        ("file:///nowhere/1.onnx", "No such file"),
+        ("gopher://models", "no address that can be read"),
+    ] {
+        let refused = publish("refused", uri, &[]);
+        assert_eq!((refused.code, &*refused.stdout), (1, ""), "{refused:?}");
+        assert!(refused.stderr.contains(part), "{refused:?}");
+    }
+    let published = publish("1", &uri, &[]).ok().json();
+    assert_eq!(published["chunks"], 0, "nothing of it lies in Kafka");
+    assert!(live_keys(&world, "artifacts").is_empty());
+    world.deploy("1");
+    let instance = world.start_ready("a");
+    // The file is another one now: a version that names it is refused, what serves serves on.
+    std::fs::copy(models().join("v2.onnx"), &file)?;
+    let manifest = world
+        .run(&["model", "show", "late-arrival", "1", "--raw"])
+        .ok()
+        .stdout;
+    let forged = manifest.replace(r#""version":"1""#, r#""version":"replaced""#);
+    let topic = world.registry_topic("versions");
+    world.append(
+        &topic,
+        "late-arrival/replaced",
+        Some(forged.into()),
+        Vec::new(),
+    );
+    // A version of the same digest is not loaded again; so one in between.
+    world.publish("v2", "2").ok();
+    let second = world.deploy("2");
+    instance.wait_serves(second);
+    let revision = world.append_deploy("replaced", None);
+    let refused = refusal(&world, "replaced", revision);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("the manifest says"), "{refused}");
+    // A file that is gone may come back: nothing falls through to an older version.
+    std::fs::remove_file(&file)?;
+    let revision = world.append_deploy("1", None);
+    eventually("the load waits", PATIENCE, || {
+        let status = world.status();
+        let work = &status["models"][0]["instances"][0]["working_on"];
+        match work["error"].as_str() {
+            Some(error) if error.contains("No such file") => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    });
+    std::fs::copy(models().join("v1.onnx"), &file)?;
+    instance.wait_serves(revision);
+    // With --inline the registry has it, and the address is a note.
+    publish("inline", &uri, &["--inline"]).ok();
+    std::fs::remove_file(&file)?;
+    let revision = world.append_deploy("inline", None);
+    instance.wait_serves(revision);
+    instance.stop();
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -30,6 +31,8 @@ pub struct World {
     /// Partitions of the output and dead-letter topics.
     pub output_partitions: i32,
     dir: TempDir,
+    /// Of [`Self::append`]: a new one takes longer than what it writes.
+    publisher: Mutex<Option<Publisher>>,
     pub shutdown_timeout: &'static str,
     /// Another address for instances and commands.
     pub servers: Option<String>,
@@ -103,6 +106,7 @@ impl World {
             partitions,
             output_partitions: partitions,
             dir: tempfile::tempdir().unwrap(),
+            publisher: Mutex::default(),
             shutdown_timeout: "20s",
             servers: None,
             env: Vec::new(),
@@ -279,7 +283,9 @@ include = ["flight_id"]
             headers,
             timestamp: None,
         };
-        let mut publisher = Publisher::idempotent(&self.kafka).unwrap();
+        let mut publisher = self.publisher.lock().unwrap();
+        let publisher =
+            publisher.get_or_insert_with(|| Publisher::idempotent(&self.kafka).unwrap());
         publisher.send(&record).unwrap().offset
     }
 

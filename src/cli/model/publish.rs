@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -9,8 +10,11 @@ use super::super::draft;
 use super::{Context, Failure, Output, lineage, measure, sign, terminal, upload};
 use crate::config::about;
 use crate::model::{Manifest, ModelName, Version};
-use crate::registry::{Bundle, finish_manifest};
+use crate::registry::{Bundle, FetchLimits, fetch_uri, finish_manifest};
 use crate::runtime::{self, OnnxSummary};
+
+/// How long the file at `--uri` may take to be read.
+const LOOK: Duration = Duration::from_mins(30);
 
 #[derive(Debug, Args)]
 #[command(
@@ -39,6 +43,12 @@ pub(super) struct PublishArgs {
     /// one into the manifest.
     #[arg(long, conflicts_with = "no_check")]
     measure: bool,
+    /// Where the file lies: instances read it from there, `file:///…`, and not from Kafka.
+    #[arg(long, value_name = "ADDRESS")]
+    uri: Option<String>,
+    /// With --uri: put the file into Kafka all the same; the address is kept as a note.
+    #[arg(long, requires = "uri")]
+    inline: bool,
     /// Sign the manifest with this minisign key; its password comes from
     /// `SWAPSTREAM_SIGN_PASSWORD`, or is asked for.
     #[arg(long, value_name = "KEY")]
@@ -66,10 +76,18 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
         measured = measure::choose(&bytes, &mut manifest, limit)?;
     }
     let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{file}: {error}"));
-    let mut bundle = Bundle::new(manifest, Some(bytes)).map_err(|error| fail(&error))?;
     if !args.measure && !args.no_check {
-        upload::check(&file.to_string(), &bundle, limit)?;
+        upload::check(&file.to_string(), &bytes, &manifest, limit)?;
     }
+    if let Some(uri) = &args.uri {
+        if !args.no_check && !args.inline {
+            found_there(uri, &manifest, limit)?;
+        }
+        manifest.artifact.uri = Some(uri.clone());
+    }
+    let inline = args.uri.is_none() || args.inline;
+    let mut bundle =
+        Bundle::new(manifest, inline.then_some(bytes)).map_err(|error| fail(&error))?;
     if let Some(key) = &args.sign {
         bundle = sign::sign(bundle, key)?;
     }
@@ -80,6 +98,20 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
         &measured,
         args.output,
     )
+}
+
+/// Whether the address leads to the very file that is published.
+fn found_there(uri: &str, manifest: &Manifest, max_bytes: u64) -> Result<(), Failure> {
+    let limits = FetchLimits {
+        max_bytes,
+        max_time: LOOK,
+    };
+    let found = fetch_uri(uri, &manifest.artifact, limits, &|| true);
+    found.map(drop).map_err(|error| {
+        Failure::Failed(format!(
+            "--uri: {error}; --no-check publishes it for instances that reach it"
+        ))
+    })
 }
 
 fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {

@@ -10,8 +10,8 @@ use super::{Context, Failure, Output, WaitArgs, WhoArgs, deploy, terminal};
 use crate::app::ChildProbe;
 use crate::model::{ModelName, Version};
 use crate::registry::{
-    Catalog, LoadFailure, LoadJob, RegistryLoader, read_catalog_trusting, read_deployments,
-    rollback_event,
+    Catalog, LoadFailure, LoadJob, LoadSafety, RegistryLoader, read_catalog_trusting,
+    read_deployments, rollback_event,
 };
 
 #[derive(Debug, Args)]
@@ -78,7 +78,10 @@ fn try_load(
     let loader = RegistryLoader::new(
         Arc::new(context.logs()),
         &context.registry,
-        Some(Arc::new(probe)),
+        LoadSafety {
+            probe: Some(Arc::new(probe)),
+            ..LoadSafety::default()
+        },
     );
     let job = LoadJob {
         revision: -1,
@@ -88,7 +91,7 @@ fn try_load(
     };
     let why = match loader.verify(&job) {
         Ok(_) | Err(LoadFailure::Cancelled) => return Ok(()),
-        Err(LoadFailure::Refused(refusal)) => format!(
+        Err(LoadFailure::Refused(refusal) | LoadFailure::Banned(refusal, _)) => format!(
             "version {version} of {model} would be refused, it is not {}: {}; name another with \
              --to, or --no-check rolls back all the same",
             refusal.stage, refusal.reason

@@ -127,6 +127,9 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>, standing: &St
         Some(Err(error)) => line("chunks", error.to_string()),
         None => line("chunks", "none".to_owned()),
     }
+    if let Some(uri) = &artifact.uri {
+        line("lies at", uri.clone());
+    }
     for input in &manifest.inputs {
         let features = input.features.iter().map(|feature| match feature {
             FeatureSpec::Name(name) | FeatureSpec::Detailed { name, .. } => name.as_str(),

@@ -8,7 +8,7 @@ use super::measure::Measured;
 use super::{Failure, Output, print, terminal};
 use crate::config::about;
 use crate::kafka::KafkaSettings;
-use crate::model::{Digest, ModelName, RuntimeKind, Version};
+use crate::model::{Digest, Manifest, ModelName, RuntimeKind, Version};
 use crate::registry::{Bundle, Progress, Published, RegistrySettings, prepare, publish};
 
 #[derive(Serialize)]
@@ -27,18 +27,28 @@ struct Report<'a> {
     measured: &'a [Measured],
 }
 
-/// Loads a version on trial, as an instance would; an artifact that lies elsewhere is not looked at.
-pub(super) fn check(what: &str, bundle: &Bundle, max_bytes: u64) -> Result<(), Failure> {
-    let Some(artifact) = bundle.artifact() else {
-        return Ok(());
-    };
-    prepare(artifact, bundle.manifest(), max_bytes, &mut |_| {}).map_err(|refusal| {
+/// Loads a version on trial, as an instance would.
+pub(super) fn check(
+    what: &str,
+    artifact: &[u8],
+    manifest: &Manifest,
+    max_bytes: u64,
+) -> Result<(), Failure> {
+    prepare(artifact, manifest, max_bytes, &mut |_| {}).map_err(|refusal| {
         Failure::Failed(format!(
             "{what} would be refused, it is not {}: {}; --no-check publishes it all the same",
             refusal.stage, refusal.reason
         ))
     })?;
     Ok(())
+}
+
+/// The same for a version that comes from elsewhere; a file that is not with it is not looked at.
+pub(super) fn check_bundle(what: &str, bundle: &Bundle, max_bytes: u64) -> Result<(), Failure> {
+    match bundle.artifact() {
+        Some(artifact) => check(what, artifact, bundle.manifest(), max_bytes),
+        None => Ok(()),
+    }
 }
 
 /// Publishes and tells.
