@@ -1,5 +1,7 @@
 //! Client properties by role. Every value that is not librdkafka's default has its reason here.
 
+use std::collections::BTreeMap;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -139,6 +141,25 @@ pub(super) fn producer(
             limits.batch.clamp(1_000, 1_000_000).to_string(),
         );
     config
+}
+
+/// The properties of a worker's consumer and producer, so that the benchmark's floor, which only
+/// moves bytes, runs with the same ones.
+#[doc(hidden)]
+pub fn worker_properties(
+    kafka: &KafkaSettings,
+    group_id: &str,
+    limits: RecordLimits,
+) -> [BTreeMap<String, String>; 2] {
+    let memory = ClientMemory::divide(kafka.memory, 1);
+    [
+        group_consumer(kafka, group_id, memory),
+        producer(kafka, memory, limits),
+    ]
+    .map(|config| {
+        let pairs = config.config_map().into_iter();
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    })
 }
 
 /// A control-plane producer.
