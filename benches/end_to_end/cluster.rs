@@ -214,8 +214,8 @@ pub fn send(
         match producer.send(record) {
             Ok(()) => break,
             Err((error, back)) => {
-                let full = error.rdkafka_error_code()
-                    == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);
+                let full =
+                    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);
                 assert!(full, "{error}");
                 producer.poll(Duration::from_millis(1));
                 record = back;

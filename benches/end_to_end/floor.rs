@@ -87,7 +87,11 @@ pub fn passthrough(job: &Path) {
     loop {
         // As ours does, the producer is served once a batch.
         for _ in 0..BATCH {
-            let wait = Duration::from_millis(if producer.in_flight_count() > 0 { 2 } else { 50 });
+            let wait = Duration::from_millis(if producer.in_flight_count() > 0 {
+                2
+            } else {
+                50
+            });
             let Some(message) = consumer.poll(wait) else {
                 break;
             };

@@ -106,6 +106,11 @@ impl<'a> Job<'a> {
         job
     }
 
+    /// The topic of deployment events.
+    pub fn deployments(&self) -> String {
+        format!("{}-deployments", self.registry)
+    }
+
     /// Publishes the workload's model under another name or version.
     pub fn publish(&self, model: &str, version: &str) {
         let (file, manifest) = (&self.workload.model, &self.workload.manifest);
@@ -130,7 +135,13 @@ impl<'a> Job<'a> {
 
     /// Runs one of our commands to its end; gives what it printed.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let config = self.config("cli", "unused", "unused", "unused", &Setup::default());
+        let config = self.config(
+            "cli",
+            "unused",
+            "unused-in",
+            "unused-out",
+            &Setup::default(),
+        );
         let out = Command::new(bin())
             .arg("-c")
             .arg(&config)

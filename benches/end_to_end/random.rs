@@ -19,6 +19,8 @@ impl Random {
 
     /// Uniform in −`scale`..`scale`.
     pub fn uniform(&mut self, count: usize, scale: f32) -> Vec<f32> {
-        (0..count).map(|_| (self.next() * 2.0 - 1.0) * scale).collect()
+        (0..count)
+            .map(|_| (self.next() * 2.0 - 1.0) * scale)
+            .collect()
     }
 }

@@ -32,5 +32,8 @@ pub fn ratios(new: &[(&str, f64)], machine: &Value) {
         println!("{name} = {value:.4}");
         ratios.insert((*name).to_owned(), json!((value * 1e4).round() / 1e4));
     }
-    write("end_to_end", &json!({ "ratios": ratios, "machine": machine }));
+    write(
+        "end_to_end",
+        &json!({ "ratios": ratios, "machine": machine }),
+    );
 }

@@ -31,6 +31,16 @@ impl Latencies {
         self.total += 1;
     }
 
+    pub fn merge(&mut self, other: &Self) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (own, more) in self.counts.iter_mut().zip(&other.counts) {
+            *own += more;
+        }
+        self.total += other.total;
+    }
+
     pub fn len(&self) -> u64 {
         self.total
     }

@@ -92,14 +92,7 @@ pub fn run(
     let from = from.unwrap_or_else(|| panic!("{}: too few events", kind.as_str()));
     let events = to.count - from.count;
     assert!(events > 0, "{}: too few events", kind.as_str());
-    let verified = verify::read(
-        job.cluster,
-        &output,
-        kind,
-        job.workload,
-        expected,
-        |_| {},
-    );
+    let verified = verify::read(job.cluster, &output, kind, job.workload, expected, |_| {});
     verified.assert_exactly_once();
     let reached = verified.records as i64 >= to.count - i64::from(PARTITIONS) * 1000;
     assert!(reached, "{verified:?} of {}", to.count);

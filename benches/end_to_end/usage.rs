@@ -29,7 +29,13 @@ pub fn thread_cpu() -> Duration {
 pub fn memory_mib(pid: u32, line: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let found = text.lines().find_map(|l| l.strip_prefix(line));
-    let kib = found.and_then(|l| l.trim_start_matches(':').split_whitespace().next()?.parse().ok());
+    let kib = found.and_then(|l| {
+        l.trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
     kib.unwrap_or(0.0) / 1024.0
 }
 
@@ -45,7 +51,10 @@ pub fn machine() -> String {
     let memory = value(&read("/proc/meminfo"), "MemTotal");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cpu}, {cores} cores, {memory} memory, Linux {}", kernel.trim())
+    format!(
+        "{cpu}, {cores} cores, {memory} memory, Linux {}",
+        kernel.trim()
+    )
 }
 
 /// The load of the last minute: whether figures of time on the clock can be trusted.

@@ -132,7 +132,9 @@ fn near(a: &Value, b: &Value) -> bool {
 /// Input offset and revision of a prediction whose record lies in `partition`.
 fn origin(value: &[u8], partition: i32) -> (i64, i64) {
     let at = |needle: &[u8], from: usize| {
-        let found = value[from..].windows(needle.len()).position(|w| w == needle);
+        let found = value[from..]
+            .windows(needle.len())
+            .position(|w| w == needle);
         let found = found.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(value)));
         from + found + needle.len()
     };

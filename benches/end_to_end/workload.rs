@@ -247,7 +247,10 @@ fn heavy(folder: &Path) -> Workload {
         let pixels: Vec<String> = (0..784)
             .map(|_| ((random.next() * 256.0) as u8).to_string())
             .collect();
-        let event = format!("{{\"id\":\"h-{number}\",\"pixels\":[{}]}}", pixels.join(","));
+        let event = format!(
+            "{{\"id\":\"h-{number}\",\"pixels\":[{}]}}",
+            pixels.join(",")
+        );
         (format!("h-{number}").into_bytes(), event.into_bytes())
     });
     Workload {
