@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use swapstream::kafka::{Admin, DEFAULT_KAFKA_MEMORY, KafkaSettings};
 
-use crate::support::{Broker, BrokerOptions, unique};
+use crate::support::{Broker, BrokerOptions, eventually, unique};
 use crate::workload::Workload;
 
 /// How long anything may take that only has to work.
@@ -70,6 +70,16 @@ impl Cluster {
     pub fn topic(&self, prefix: &str, config: &[(&str, &str)]) -> String {
         let name = unique(prefix);
         self.create(&name, PARTITIONS, config);
+        // A topic is there before all of its partitions have a leader, and a client that asks for
+        // one too early remembers that there was none.
+        eventually("the topic has leaders", PATIENCE, || {
+            let metadata = self.watcher.fetch_metadata(Some(&name), PATIENCE);
+            let metadata = metadata.map_err(|error| error.to_string())?;
+            let partitions = metadata.topics()[0].partitions();
+            let led = partitions.iter().filter(|p| p.leader() >= 0).count();
+            let all = led == PARTITIONS as usize;
+            all.then_some(()).ok_or_else(|| format!("{led} leaders"))
+        });
         name
     }
 
@@ -109,9 +119,11 @@ impl Cluster {
     pub fn ends(&self, topic: &str) -> Vec<i64> {
         let end = |partition| {
             let ends = self.watcher.fetch_watermarks(topic, partition, PATIENCE);
-            ends.unwrap().1
+            ends.map(|(_, end)| end).map_err(|error| error.to_string())
         };
-        (0..PARTITIONS).map(end).collect()
+        // The leader of a new partition may not know yet that it is.
+        let all = || (0..PARTITIONS).map(end).collect();
+        eventually("the ends of a topic", PATIENCE, all)
     }
 
     /// Records in `topic`, transaction markers counted.
@@ -188,7 +200,8 @@ pub fn feeder(bootstrap: &str, linger_ms: &str) -> BaseProducer {
         .set("bootstrap.servers", bootstrap)
         .set("linger.ms", linger_ms)
         .set("compression.type", "lz4")
-        .set("acks", "all")
+        // Without it a retry changes the order, which says which event a record is.
+        .set("enable.idempotence", "true")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "131072")
         .set("batch.size", "262144")

@@ -48,13 +48,17 @@ pub fn read(
     let mut verified = Verified::default();
     let mut nth = vec![0_i64; PARTITIONS as usize];
     cluster.read(topic, |partition, _, output| {
-        let (offset, revision) = if kind == Kind::Passthrough {
+        let (partition, offset, revision) = if kind == Kind::Passthrough {
             // It writes what it reads, in order.
             let offset = nth[partition as usize];
             nth[partition as usize] += 1;
-            (offset, 0)
+            (partition, offset, 0)
         } else {
-            origin(&output.value, partition)
+            let (input, offset, revision) = origin(&output.value);
+            // Kafka Streams chooses by the key; the others keep the input's partition.
+            let kept = input == partition || kind == Kind::KafkaStreams;
+            assert!(kept, "{}: {input} became {partition}", kind.as_str());
+            (input, offset, revision)
         };
         let answered = &mut seen[partition as usize];
         if answered.len() <= offset as usize {
@@ -129,8 +133,8 @@ fn near(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Input offset and revision of a prediction whose record lies in `partition`.
-fn origin(value: &[u8], partition: i32) -> (i64, i64) {
+/// Partition and offset of a prediction's input, and its revision.
+fn origin(value: &[u8]) -> (i32, i64, i64) {
     let at = |needle: &[u8], from: usize| {
         let found = value[from..]
             .windows(needle.len())
@@ -141,9 +145,12 @@ fn origin(value: &[u8], partition: i32) -> (i64, i64) {
     let revision = at(b"\"revision\":", 0);
     let input = at(b"\"input\":{", revision);
     let of = at(b"\"partition\":", input);
-    assert_eq!(number(&value[of..]), i64::from(partition), "partitions");
     let offset = at(b"\"offset\":", of);
-    (number(&value[offset..]), number(&value[revision..]))
+    (
+        number(&value[of..]) as i32,
+        number(&value[offset..]),
+        number(&value[revision..]),
+    )
 }
 
 fn number(text: &[u8]) -> i64 {

@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(contract.fields().collect::<Vec<_>>(), ["x", "n"]);
         let null = |i: usize| match &contract.inputs[i].source {
             InputSource::Field(feature) => feature.missing.null,
-            InputSource::Features(_) => panic!("not a field"),
+            InputSource::Features(_) | InputSource::Separated(..) => panic!("not a field"),
         };
         assert_eq!(null(0), MissingPolicy::Nan);
         assert_eq!(null(1), MissingPolicy::Reject);

@@ -160,9 +160,9 @@ def batches(job):
         if messages:
             commits.begin()
             events = [orjson.loads(m.value()) for m in messages]
-            outputs = session.run(None, {name: read(events)})
+            outputs = [output.tolist() for output in session.run(None, {name: read(events)})]
             for message, event, row in zip(messages, events, zip(*outputs)):
-                value = orjson.dumps(prediction(job, names, message, event, row), option=orjson.OPT_SERIALIZE_NUMPY)
+                value = orjson.dumps(prediction(job, names, message, event, row))
                 send(sink, job, headers, message, value)
                 commits.done(message)
         sink.poll(0)
