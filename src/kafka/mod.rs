@@ -23,6 +23,8 @@ pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SendError};
+#[doc(hidden)]
+pub use properties::worker_properties;
 pub use properties::{ClientMemory, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{

@@ -1,5 +1,7 @@
 //! Client properties by role. Every value that is not librdkafka's default has its reason here.
 
+use std::collections::BTreeMap;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -170,6 +172,25 @@ pub(super) fn transactional_producer(
         // What is not acknowledged by then cannot be committed any more.
         .set("message.timeout.ms", &timeout);
     config
+}
+
+/// The properties of a worker's consumer and producer, so that the benchmark's floor, which only
+/// moves bytes, runs with the same ones.
+#[doc(hidden)]
+pub fn worker_properties(
+    kafka: &KafkaSettings,
+    group_id: &str,
+    limits: RecordLimits,
+) -> [BTreeMap<String, String>; 2] {
+    let memory = ClientMemory::divide(kafka.memory, 1);
+    [
+        group_consumer(kafka, group_id, &Membership::default(), memory),
+        producer(kafka, memory, limits),
+    ]
+    .map(|config| {
+        let pairs = config.config_map().into_iter();
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    })
 }
 
 /// A control-plane producer.

@@ -32,6 +32,26 @@ pub enum InputSource {
     /// One scalar field for each column; as many as the row is long. For an input that is a map,
     /// the fields inside the object of its name; what an object lacks is 0, as in a sparse vector.
     Features(Vec<Feature>),
+    /// One event field holds the whole row as a string: numbers with the separator between them.
+    Separated(Feature, Separator),
+}
+
+/// What stands between numbers in a string: an ASCII character that no number contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Separator(u8);
+
+impl Separator {
+    /// The character, where it can be one.
+    pub fn new(character: char) -> Option<Self> {
+        let byte = u8::try_from(character).ok().filter(u8::is_ascii)?;
+        let of_number = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        (!of_number).then_some(Self(byte))
+    }
+
+    /// The character.
+    pub fn byte(self) -> u8 {
+        self.0
+    }
 }
 
 /// One event field that is read.
@@ -114,6 +134,16 @@ pub enum ContractError {
         /// The number of features.
         lists: usize,
     },
+    /// A separator where there is none to have.
+    #[error("input {input:?}: {separator:?} cannot separate its values: {why}")]
+    Separator {
+        /// The ONNX input.
+        input: String,
+        /// The character.
+        separator: char,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A policy that the element type cannot hold.
     #[error(
         "input {input:?}, feature {feature:?}: {policy} cannot stand in for a missing {element}"
@@ -161,7 +191,9 @@ impl Contract {
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.inputs.iter().flat_map(|input| {
             let features = match &input.source {
-                InputSource::Field(feature) => std::slice::from_ref(feature),
+                InputSource::Field(feature) | InputSource::Separated(feature, _) => {
+                    std::slice::from_ref(feature)
+                }
                 InputSource::Features(features) => features,
             };
             features.iter().map(|feature| feature.name.as_str())
@@ -204,7 +236,27 @@ fn resolve_input(
         Some(input) => (input.features.as_slice(), input.missing.clone()),
         None => (&[][..], MissingSpec::default()),
     };
-    let source = if let (Some(keys), []) = (&spec.classes, features) {
+    let source = if let Some(separator) = manifest.and_then(|input| input.separator) {
+        let wrong = |why| ContractError::Separator {
+            input: spec.name.clone(),
+            separator,
+            why,
+        };
+        if !features.is_empty() {
+            return Err(wrong(
+                "its features are listed, each with a field of its own",
+            ));
+        }
+        if spec.classes.is_some() || !spec.element.is_float() {
+            return Err(wrong(
+                "only tensors of float or double are read from strings",
+            ));
+        }
+        let separator = Separator::new(separator)
+            .ok_or_else(|| wrong("use an ASCII character that no number contains"))?;
+        let feature = feature(spec, &spec.name, &base, &MissingSpec::default())?;
+        InputSource::Separated(feature, separator)
+    } else if let (Some(keys), []) = (&spec.classes, features) {
         let zero = MissingSpec {
             absent: base.absent.or(Some(PolicySpec::Constant(0.0))),
             null: base.null,
@@ -394,6 +446,7 @@ mod tests {
                 .map(|f| FeatureSpec::Name((*f).to_owned()))
                 .collect(),
             missing,
+            separator: None,
         }
     }
 
@@ -403,7 +456,7 @@ mod tests {
         assert_eq!(contract.fields().collect::<Vec<_>>(), ["x", "n"]);
         let null = |i: usize| match &contract.inputs[i].source {
             InputSource::Field(feature) => feature.missing.null.clone(),
-            InputSource::Features(_) => panic!("not a field"),
+            InputSource::Features(_) | InputSource::Separated(..) => panic!("not a field"),
         };
         assert_eq!(null(0), MissingPolicy::Nan);
         assert_eq!(null(1), MissingPolicy::Reject);
@@ -466,6 +519,13 @@ mod tests {
             null: None,
         };
         check(&[input("n", &[], text)], &[], "\"none\" cannot stand in");
+        let separated = |name: &str, features: &[&str], separator: char| InputSpec {
+            separator: Some(separator),
+            ..input(name, features, none)
+        };
+        check(&[separated("n", &[], ',')], &[], "only tensors of float");
+        check(&[separated("x", &["a", "b"], ',')], &[], "are listed");
+        check(&[separated("x", &[], 'e')], &[], "no number contains");
         let output = |name: &str, rename: Option<&str>| OutputSpec {
             name: name.to_owned(),
             rename: rename.map(str::to_owned),

@@ -140,6 +140,10 @@ pub struct InputSpec {
     /// name holds the whole row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<FeatureSpec>,
+    /// The event field of the input's name holds the row as a string: numbers with this character
+    /// between them, and perhaps one at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separator: Option<char>,
     /// What happens when a field is not there or null.
     #[serde(default, skip_serializing_if = "MissingSpec::is_default")]
     pub missing: MissingSpec,

@@ -9,7 +9,7 @@ mod signature;
 
 pub use contract::{
     Contract, ContractError, Feature, InputContract, InputSource, Missing, MissingPolicy,
-    OutputContract,
+    OutputContract, Separator,
 };
 pub use digest::Digest;
 pub use manifest::{

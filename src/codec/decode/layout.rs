@@ -5,7 +5,7 @@ use super::paths::Paths;
 use super::text::write_compact;
 use crate::codec::{Columns, Values};
 use crate::model::{
-    Contract, ElementType, Feature, InputContract, InputSource, Missing, MissingPolicy,
+    Contract, ElementType, Feature, InputContract, InputSource, Missing, MissingPolicy, Separator,
 };
 use crate::with_values;
 
@@ -49,6 +49,8 @@ pub(super) enum Place {
     Cell(usize),
     /// The whole row, of this shape; a scalar's is `[1]`.
     Row(Vec<usize>),
+    /// The whole row, of so many values, as a string with this between them.
+    Text(usize, Separator),
 }
 
 impl Target {
@@ -57,6 +59,7 @@ impl Target {
         match &self.place {
             Place::Cell(index) => (*index, 1),
             Place::Row(shape) => (0, shape.iter().product()),
+            Place::Text(len, _) => (0, *len),
         }
     }
 }
@@ -106,6 +109,10 @@ impl Layout {
         let is_scalar = matches!(input.spec.row_shape.as_slice(), [] | [1]);
         match &input.source {
             InputSource::Field(feature) => self.add_target(column, input, feature, row()),
+            InputSource::Separated(feature, separator) => {
+                let place = Place::Text(input.spec.row_len(), *separator);
+                self.add_target(column, input, feature, place);
+            }
             InputSource::Features(features) => {
                 for (index, feature) in features.iter().enumerate() {
                     let place = if is_scalar { row() } else { Place::Cell(index) };

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::layout::{Place, Target, fill};
 use super::scalar::{Refusal, Scalar, write};
 use crate::codec::{RowError, Stage, Values};
+use crate::model::Separator;
 
 /// How the array that is being read is laid out; known from its first element on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +78,52 @@ impl<'a> Sink<'a> {
         match &self.target.place {
             Place::Cell(_) => &[],
             Place::Row(shape) => shape,
+            Place::Text(len, _) => std::slice::from_ref(len),
+        }
+    }
+
+    /// Reads the numbers of a string. What a number may look like is what JSON has, and what other
+    /// languages print besides: `1.`, `.5`, `+1`; not `NaN` or `inf`.
+    fn numbers(&mut self, text: &str, separator: Separator) {
+        let separator = char::from(separator.byte());
+        let text = text.strip_suffix(separator).unwrap_or(text);
+        let (first, wanted) = (self.next, self.end - self.next);
+        let mut count = 0;
+        for part in text.split(separator) {
+            let part = part.trim_ascii();
+            let is_number =
+                |b: u8| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E');
+            let element = self.target.element;
+            let number = part.bytes().all(is_number).then(|| part.parse::<f64>());
+            let Some(Ok(number)) = number else {
+                let found = format_args!("takes {element}, found text that is no number");
+                return self.fail("wrong_type", found);
+            };
+            let at = first + count;
+            let fits = number.is_finite()
+                && (count >= wanted || write(self.values, at, Scalar::Float(number)).is_ok());
+            if !fits {
+                return self.fail("out_of_range", format_args!("does not fit into {element}"));
+            }
+            count += 1;
+        }
+        if count != wanted {
+            self.fail(
+                "wrong_shape",
+                format_args!("takes {wanted} numbers in a string, found {count}"),
+            );
         }
     }
 
     /// The place for a scalar that stands inside `level` arrays.
     fn slot(&mut self, level: usize) -> Option<usize> {
+        if matches!(self.target.place, Place::Text(..)) {
+            self.fail(
+                "wrong_type",
+                "takes a string of numbers, found another value",
+            );
+            return None;
+        }
         let shape = self.shape();
         if level == 1 && self.mode == Mode::Unknown {
             self.mode = Mode::Flat;
@@ -138,6 +180,10 @@ impl<'a> Sink<'a> {
 
     /// Whether an array may stand inside `level` arrays.
     fn open(&mut self, level: usize) -> bool {
+        if matches!(self.target.place, Place::Text(..)) {
+            self.fail("wrong_type", "takes a string of numbers, found an array");
+            return false;
+        }
         let shape = self.shape();
         if level == 1 && self.mode == Mode::Unknown {
             self.mode = Mode::Nested;
@@ -228,6 +274,10 @@ impl<'de> Visitor<'de> for Element<'_, '_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        if let (Place::Text(_, separator), 0) = (&self.sink.target.place, self.level) {
+            self.sink.numbers(value, *separator);
+            return Ok(());
+        }
         self.sink.scalar(self.level, Scalar::Text(value));
         Ok(())
     }

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{contract, empty_batch, feature, field, reference};
 use crate::codec::{Decoder, Stage, Values};
-use crate::model::{Contract, ElementType, InputContract, InputSource, Missing, MissingPolicy};
+use crate::model::{
+    Contract, ElementType, InputContract, InputSource, Missing, MissingPolicy, Separator,
+};
 use crate::with_values;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "a longer name"];
@@ -53,13 +55,16 @@ fn missing(element: ElementType) -> impl Strategy<Value = Missing> {
 }
 
 fn input() -> impl Strategy<Value = InputContract> {
-    (element(), shape(), any::<bool>()).prop_flat_map(|(element, shape, listed)| {
+    (element(), shape(), 0..5).prop_flat_map(|(element, shape, source)| {
         let len: usize = shape.iter().product();
         let names = vec((select(&NAMES[..]), missing(element)), len);
         let own = (select(&NAMES[..]), missing(element));
         (own, names).prop_map(move |((name, missing), names)| {
             let mut input = field(name, element, &shape, missing);
-            if listed && !names.is_empty() {
+            if source == 0 && element.is_float() {
+                let comma = Separator::new(',').unwrap();
+                input.source = InputSource::Separated(feature(name, missing), comma);
+            } else if source < 3 && !names.is_empty() {
                 let names = names
                     .iter()
                     .map(|(name, missing)| feature(name, missing.clone()));
@@ -84,6 +89,7 @@ fn scalar() -> impl Strategy<Value = Value> {
         2 => any::<f32>().prop_map(Value::from),
         2 => any::<bool>().prop_map(Value::from),
         2 => ".{0,6}".prop_map(Value::from),
+        1 => "-?[0-9.]{1,3}(,-?[0-9]{1,2}(e[0-9])?){0,4},?".prop_map(Value::from),
         1 => Just(Value::Null),
     ]
 }

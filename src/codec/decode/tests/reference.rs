@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::codec::Values;
-use crate::model::{Contract, Feature, InputSource, MissingPolicy, TensorSpec};
+use crate::model::{Contract, Feature, InputSource, MissingPolicy, Separator, TensorSpec};
 
 /// The row that `event` fills, one entry for each input; `None` where the event is refused.
 pub(super) fn decode(contract: &Contract, event: &str) -> Option<Vec<Values>> {
@@ -16,6 +16,9 @@ pub(super) fn decode(contract: &Contract, event: &str) -> Option<Vec<Values>> {
         match &input.source {
             InputSource::Field(feature) => {
                 whole(&mut values, &input.spec, feature, event.get(&feature.name))?;
+            }
+            InputSource::Separated(feature, separator) => {
+                separated(&mut values, &input.spec, feature, *separator, &event)?;
             }
             InputSource::Features(features) => {
                 let mut cell = input.spec.clone();
@@ -33,6 +36,34 @@ pub(super) fn decode(contract: &Contract, event: &str) -> Option<Vec<Values>> {
         row.push(values);
     }
     Some(row)
+}
+
+/// A string of numbers, read as the array that it stands for.
+fn separated(
+    values: &mut Values,
+    spec: &TensorSpec,
+    feature: &Feature,
+    separator: Separator,
+    event: &serde_json::Map<String, Value>,
+) -> Option<()> {
+    let value = event.get(&feature.name);
+    let array = match value {
+        Some(Value::String(text)) => {
+            let byte = char::from(separator.byte());
+            let text = text.strip_suffix(byte).unwrap_or(text);
+            let numbers = text.split(byte).map(|part| {
+                let number = part.trim_ascii().parse::<f64>().ok();
+                number.filter(|number| number.is_finite())
+            });
+            let numbers: Option<Vec<f64>> = numbers.collect();
+            Some(Value::from(numbers?))
+        }
+        None | Some(Value::Null) => value.cloned(),
+        Some(_) => return None,
+    };
+    let mut flat = spec.clone();
+    flat.row_shape = vec![spec.row_len()];
+    whole(values, &flat, feature, array.as_ref())
 }
 
 fn whole(

@@ -1,7 +1,8 @@
 //! Which JSON value fits which element type and row shape.
 
-use super::{STRICT, contract, decode, field, refused, two_floats};
-use crate::model::ElementType;
+use super::{STRICT, contract, decode, feature, field, refused, two_floats};
+use crate::codec::Values;
+use crate::model::{ElementType, InputSource, Separator};
 
 #[test]
 fn types_are_not_guessed() {
@@ -47,6 +48,39 @@ fn types_are_not_guessed() {
         (String, "1", "wrong_type"),
     ] {
         check(element, value, class);
+    }
+}
+
+#[test]
+fn numbers_are_read_from_a_string_where_the_manifest_says_so() {
+    let mut input = field("f", ElementType::Float, &[1, 3], STRICT);
+    let own = feature("f", STRICT);
+    let comma = Separator::new(',').unwrap();
+    input.source = InputSource::Separated(own, comma);
+    let c = contract(vec![input]);
+    for text in ["1,2.5,-3e1", "1,2.5,-3e1,", " 1 , +2.5,-30."] {
+        let batch = decode(&c, &format!("{{\"f\":\"{text}\"}}")).unwrap();
+        assert_eq!(
+            batch.columns[0].values,
+            Values::Float(vec![1.0, 2.5, -30.0])
+        );
+    }
+    for (value, class) in [
+        ("\"1,2\"", "wrong_shape"),
+        ("\"1,2,3,4\"", "wrong_shape"),
+        ("\"\"", "wrong_type"),
+        ("\"1,,3\"", "wrong_type"),
+        ("\"1,2,3,,\"", "wrong_type"),
+        ("\"1,2,NaN\"", "wrong_type"),
+        ("\"1,2,inf\"", "wrong_type"),
+        ("\"1,2,1e39\"", "out_of_range"),
+        ("\"1,2,1e999\"", "out_of_range"),
+        ("[1,2,3]", "wrong_type"),
+        ("7", "wrong_type"),
+        ("null", "null_feature"),
+    ] {
+        let event = format!("{{\"f\":{value}}}");
+        refused(&c, event, &format!("features/{class}"));
     }
 }
 

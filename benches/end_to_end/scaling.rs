@@ -1,0 +1,175 @@
+//! How cost grows: workers, models, batches, the size of a model.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cluster::PATIENCE;
+use crate::floor::Inference;
+use crate::processor::{Job, Kind, Running, Setup};
+use crate::stats::median;
+use crate::support::{Process, bin, eventually, try_http_get, unique};
+use crate::{throughput, usage};
+
+/// Two workers against one, and two threads of inference alone against one, in turns.
+pub fn workers(
+    job: &Job<'_>,
+    input: (&str, usize),
+    rounds: usize,
+    seconds: u64,
+    expected: &[Value],
+) -> (Value, f64) {
+    let inference = Inference::new(job.workload, 256);
+    let mut rows = Vec::new();
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let rate = |workers: usize| {
+            let setup = Setup {
+                workers,
+                ..Setup::default()
+            };
+            let window = throughput::run(job, Kind::Ours, &setup, input, seconds, expected);
+            window.events_per_second
+        };
+        let alone = |threads| inference.run(threads, Duration::from_secs(seconds)).0;
+        let (one, two) = (rate(1), rate(2));
+        let (alone_one, alone_two) = (alone(1), alone(2));
+        let ratio = (two / one) / (alone_two / alone_one);
+        println!(
+            "workers: {one:.0} and {two:.0} events/s with 1 and 2; inference alone {alone_one:.0} and \
+             {alone_two:.0}: {ratio:.3}"
+        );
+        ratios.push(ratio);
+        rows.push(json!({
+            "workers_1": one, "workers_2": two,
+            "inference_threads_1": alone_one, "inference_threads_2": alone_two,
+            "ratio": ratio, "load_average": usage::load(),
+        }));
+    }
+    (json!(rows), median(&ratios))
+}
+
+/// An instance with so many models, each with a stream of its own: time until all serve, and memory.
+pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
+    let mut rows = Vec::new();
+    for count in counts {
+        let prefix = unique("many");
+        let names: Vec<String> = (0..*count).map(|n| format!("{prefix}-{n}")).collect();
+        for name in &names {
+            job.publish(name, "1");
+            job.deploy(name, "1");
+        }
+        let config = many_streams(job, &prefix, &names);
+        let start = Instant::now();
+        let mut command = std::process::Command::new(bin());
+        command.arg("-c").arg(config).arg("run");
+        let process = Process::spawn(&mut command);
+        let pid = process.pid();
+        let running = Running {
+            kind: Kind::Ours,
+            process,
+        };
+        running.wait_ready();
+        let ready = start.elapsed();
+        let cpu = usage::cpu(pid);
+        std::thread::sleep(Duration::from_secs(10));
+        let idle = (usage::cpu(pid) - cpu).as_secs_f64() / 10.0;
+        let rss = usage::memory_mib(pid, "VmRSS");
+        running.stop();
+        println!(
+            "models: {count}: ready after {:.1} s, {rss:.0} MiB, idle {:.1} % of a core",
+            ready.as_secs_f64(),
+            idle * 100.0
+        );
+        rows.push(json!({
+            "models": count, "ready_seconds": ready.as_secs_f64(), "rss_mib": rss,
+            "idle_cores": idle,
+        }));
+    }
+    json!(rows)
+}
+
+fn many_streams(job: &Job<'_>, prefix: &str, names: &[String]) -> std::path::PathBuf {
+    let setup = Setup::default();
+    let path = job.config(prefix, prefix, "unused-in", "unused-out", &setup);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut text = text.split("[streams.bench]").next().unwrap().to_owned();
+    let (input, output) = (format!("{prefix}-in"), format!("{prefix}-out"));
+    for topic in [&input, &output, &format!("{output}-dlq")] {
+        job.cluster.create(topic, 1, &[]);
+    }
+    for (number, name) in names.iter().enumerate() {
+        text.push_str(&format!(
+            "[streams.s{number}]\ngroup_id = \"{prefix}-{number}\"\ninput_topics = [\"{input}\"]\n\
+             output_topic = \"{output}\"\ndead_letter_topic = \"{output}-dlq\"\nmodel = \"{name}\"\n\
+             workers = 1\n"
+        ));
+    }
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// From the deployment of a file of some size until it serves, by the command's own `--wait`.
+pub fn model_sizes(job: &Job<'_>, mib: &[usize], folder: &Path) -> Value {
+    let setup = Setup::default();
+    let input = job.cluster.topic("in", &[]);
+    let output = job.cluster.output_topic("out");
+    let running = job.start(Kind::Ours, &input, &output, &setup);
+    running.wait_ready();
+    let line = running
+        .process
+        .wait_for_line("listens on http://", PATIENCE);
+    let address = line.rsplit("http://").next().unwrap().trim().to_owned();
+    let mut rows = Vec::new();
+    for (number, size) in mib.iter().enumerate() {
+        let mut bytes = std::fs::read(&job.workload.model).unwrap();
+        // A `doc_string` of random text: bytes to fetch, verify and read that change no answer.
+        let mut random = crate::random::Random::new(*size as u64);
+        let text: Vec<u8> = (0..size << 20)
+            .map(|_| b'a' + (random.next() * 26.0) as u8)
+            .collect();
+        bytes.push(0x32);
+        let mut length = text.len();
+        while length >= 0x80 {
+            bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend(text);
+        let file = folder.join(format!("size-{size}.onnx"));
+        std::fs::write(&file, bytes).unwrap();
+        let version = format!("size-{number}");
+        job.command(&[
+            "model",
+            "publish",
+            file.to_str().unwrap(),
+            "--manifest",
+            job.workload.manifest.to_str().unwrap(),
+            "--model",
+            crate::processor::MODEL,
+            "--version",
+            &version,
+        ]);
+        let start = Instant::now();
+        let revision = job.deploy(crate::processor::MODEL, &version);
+        let appended = start.elapsed();
+        let wanted = format!("revision=\"{revision}\"");
+        eventually("the deployment serves", PATIENCE, || {
+            let (_, metrics) = try_http_get(&address, "/metrics")?;
+            let mut infos = metrics
+                .lines()
+                .filter(|line| line.starts_with("swapstream_model_info{"));
+            let served = infos.any(|line| line.contains(&wanted));
+            served.then_some(()).ok_or_else(|| wanted.clone())
+        });
+        let took = start.elapsed().saturating_sub(appended);
+        println!(
+            "model size: {size} MiB serve after {:.2} s",
+            took.as_secs_f64()
+        );
+        rows.push(json!({ "mib": size, "seconds_after_the_command": took.as_secs_f64() }));
+    }
+    running.stop();
+    json!(rows)
+}

@@ -1,0 +1,107 @@
+//! Full speed: a topic that is filled before, a window in the middle of the run that is counted.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cluster::PARTITIONS;
+use crate::processor::{Job, Kind, Setup};
+use crate::{usage, verify};
+
+/// How often the output's end is asked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// A run ends after this share of the input at the latest: its last batches are not at full speed.
+const MOST: f64 = 0.98;
+/// A processor that writes nothing for so long is stuck.
+const STUCK: Duration = Duration::from_mins(2);
+
+/// One counted window.
+#[derive(Debug, Clone)]
+pub struct Window {
+    pub events_per_second: f64,
+    /// Processor seconds for a million events: microseconds for one.
+    pub cpu: f64,
+    pub rss_mib: f64,
+    pub events: i64,
+    pub load: f64,
+}
+
+impl Window {
+    pub fn json(&self, kind: Kind) -> Value {
+        json!({
+            "processor": kind.as_str(),
+            "events_per_second": self.events_per_second.round(),
+            "cpu_seconds_per_million": (self.cpu * 1000.0).round() / 1000.0,
+            "peak_rss_mib": (self.rss_mib * 10.0).round() / 10.0,
+            "events": self.events,
+            "load_average": self.load,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    cpu: Duration,
+    count: i64,
+}
+
+/// Runs `kind` over `input`, which holds `filled` events, and counts for `seconds`.
+pub fn run(
+    job: &Job<'_>,
+    kind: Kind,
+    setup: &Setup,
+    (input, filled): (&str, usize),
+    seconds: u64,
+    expected: &[Value],
+) -> Window {
+    let output = job.cluster.output_topic("out");
+    let mut running = job.start(kind, input, &output, setup);
+    let pid = running.pid();
+    let look = || Look {
+        count: job.cluster.count(&output),
+        at: Instant::now(),
+        cpu: usage::cpu(pid),
+    };
+    let last = (filled as f64 * MOST) as i64;
+    let mut moved = look();
+    let mut first: Option<Instant> = None;
+    let mut from: Option<Look> = None;
+    let to = loop {
+        std::thread::park_timeout(LOOK);
+        let now = look();
+        running.assert_running();
+        if now.count > moved.count {
+            moved = now;
+        }
+        assert!(moved.at.elapsed() < STUCK, "{} is stuck", kind.as_str());
+        if now.count == 0 {
+            continue;
+        }
+        let start = *first.get_or_insert(now.at);
+        match from {
+            None if start.elapsed() >= kind.warm_up() => from = Some(now),
+            Some(from) if from.at.elapsed() >= Duration::from_secs(seconds) => break now,
+            _ if now.count >= last => break now,
+            _ => {}
+        }
+    };
+    let load = usage::load();
+    let rss_mib = usage::memory_mib(pid, "VmHWM");
+    running.stop();
+    let from = from.unwrap_or_else(|| panic!("{}: too few events", kind.as_str()));
+    let events = to.count - from.count;
+    assert!(events > 0, "{}: too few events", kind.as_str());
+    let verified = verify::read(job.cluster, &output, kind, job.workload, expected, |_| {});
+    verified.assert_exactly_once();
+    let reached = verified.records as i64 >= to.count - i64::from(PARTITIONS) * 1000;
+    assert!(reached, "{verified:?} of {}", to.count);
+    job.cluster.delete(&[&output]);
+    Window {
+        events_per_second: events as f64 / (to.at - from.at).as_secs_f64(),
+        cpu: (to.cpu - from.cpu).as_secs_f64() * 1e6 / events as f64,
+        rss_mib,
+        events,
+        load,
+    }
+}
