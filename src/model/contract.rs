@@ -521,7 +521,7 @@ mod tests {
         check(&[input("n", &[], text)], &[], "\"none\" cannot stand in");
         let separated = |name: &str, features: &[&str], separator: char| InputSpec {
             separator: Some(separator),
-            ..input(name, features, none)
+            ..input(name, features, MissingSpec::default())
         };
         check(&[separated("n", &[], ',')], &[], "only tensors of float");
         check(&[separated("x", &["a", "b"], ',')], &[], "are listed");

@@ -60,7 +60,7 @@ fn input() -> impl Strategy<Value = InputContract> {
         let names = vec((select(&NAMES[..]), missing(element)), len);
         let own = (select(&NAMES[..]), missing(element));
         (own, names).prop_map(move |((name, missing), names)| {
-            let mut input = field(name, element, &shape, missing);
+            let mut input = field(name, element, &shape, missing.clone());
             if source == 0 && element.is_float() {
                 let comma = Separator::new(',').unwrap();
                 input.source = InputSource::Separated(feature(name, missing), comma);
