@@ -5,6 +5,8 @@
 //! (TOML or JSON) or put into the ONNX file's `metadata_props` under `swapstream.manifest`, where
 //! an unknown field is a typing error.
 
+use std::num::NonZeroU16;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -304,6 +306,19 @@ pub struct Checks {
     pub golden: Vec<GoldenRow>,
     /// Largest accepted |a−b| / max(1, |b|) between an output and its golden value.
     pub tolerance: f64,
+    /// How long scoring may take; a version that takes longer is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyBudget>,
+}
+
+/// How long a batch may take, at best of several tries while the version is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyBudget {
+    /// Events in the batch: the golden rows, over and over.
+    pub rows: NonZeroU16,
+    /// The longest time that the model may take for it, in milliseconds.
+    pub ms: f64,
 }
 
 impl Default for Checks {
@@ -311,6 +326,7 @@ impl Default for Checks {
         Self {
             golden: Vec::new(),
             tolerance: 1e-5,
+            latency: None,
         }
     }
 }
@@ -363,6 +379,9 @@ pub struct ChecksDraft {
     /// See [`Checks::tolerance`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
+    /// See [`Checks::latency`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyBudget>,
 }
 
 impl ManifestDraft {
@@ -406,6 +425,7 @@ impl ManifestDraft {
             checks: Checks {
                 golden: rows,
                 tolerance: self.checks.tolerance.unwrap_or(Checks::default().tolerance),
+                latency: self.checks.latency,
             },
         }
     }

@@ -13,7 +13,7 @@ pub use contract::{
 };
 pub use digest::Digest;
 pub use manifest::{
-    Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, Lineage,
+    Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, LatencyBudget, Lineage,
     MANIFEST_MAX_BYTES, MANIFEST_SCHEMA, METADATA_KEY, Manifest, ManifestDraft, ManifestError,
     MissingSpec, NamedPolicy, OutputSpec, PolicySpec, RuntimeKind, TextConstant, TrainingData,
 };

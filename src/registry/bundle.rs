@@ -72,7 +72,7 @@ pub struct Bundle {
 
 impl Bundle {
     /// A new version: the manifest's bytes are made here. An artifact that lies elsewhere is `None`.
-    pub fn new(manifest: Manifest, artifact: Option<Vec<u8>>) -> Result<Self, BundleError> {
+    pub fn new(manifest: &Manifest, artifact: Option<Vec<u8>>) -> Result<Self, BundleError> {
         let raw = manifest.to_json()?;
         Self::of(raw, None, artifact)
     }
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_no_bundle_is_refused() {
-        let good = Bundle::new(manifest("m", "1", b"onnx"), Some(b"onnx".to_vec())).unwrap();
+        let good = Bundle::new(&manifest("m", "1", b"onnx"), Some(b"onnx".to_vec())).unwrap();
         let bytes = archive(&good);
         assert_eq!(bytes, archive(&good), "the same bytes each time");
         let read = |bytes: &[u8]| Bundle::read_from(bytes, 1 << 20);
@@ -239,7 +239,7 @@ mod tests {
         assert!(matches!(read(&twice), Err(BundleError::Twice(_))));
         let mut elsewhere = manifest("m", "1", b"onnx");
         elsewhere.artifact.uri = Some("file:///models/1.onnx".to_owned());
-        assert!(Bundle::new(elsewhere, None).is_ok());
+        assert!(Bundle::new(&elsewhere, None).is_ok());
     }
 
     proptest! {
@@ -261,7 +261,7 @@ mod tests {
 
         #[test]
         fn a_cut_or_altered_archive_never_gives_another_version(at in any::<prop::sample::Index>(), flip in any::<bool>()) {
-            let bundle = Bundle::new(manifest("m", "1", b"onnx"), Some(b"onnx".to_vec())).unwrap();
+            let bundle = Bundle::new(&manifest("m", "1", b"onnx"), Some(b"onnx".to_vec())).unwrap();
             let mut bytes = archive(&bundle);
             let at = at.index(bytes.len());
             if flip { bytes[at] ^= 1 } else { bytes.truncate(at) }

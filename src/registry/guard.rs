@@ -89,8 +89,11 @@ impl LoadGuard {
                      probe let it pass; it is refused for {} more, or until it is deployed anew",
                     humantime::format_duration(left)
                 );
-                let stage = LoadState::Compiled;
-                return Err(LoadFailure::Banned(Refusal { stage, reason }, left));
+                let refusal = Refusal {
+                    stage: LoadState::Compiled,
+                    reason,
+                };
+                return Err(LoadFailure::Banned(refusal, left));
             }
         };
         if attempt > 1 {

@@ -17,6 +17,7 @@ use super::store::fetch_uri;
 use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
 use crate::scorer::golden;
+use crate::scorer::warm_up::warm_up;
 
 /// Longest time to fetch an artifact; then it is tried again later.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
@@ -218,7 +219,7 @@ impl Loader for RegistryLoader {
         drop(noted);
         if let (Some(mut lease), Some(took)) = (lease.take(), took) {
             lease.shrink(took.held_bytes());
-            loaded.compiled = Leased::new(loaded.compiled, lease);
+            loaded.compiled = Leased::hold(loaded.compiled, lease);
         }
         Ok(loaded)
     }
@@ -274,7 +275,8 @@ pub fn prepare_for(
     golden::check(&compiled, &contract, &manifest.checks)
         .map_err(|error| refuse(LoadState::Checked, error.to_string()))?;
     reached(LoadState::Checked);
-    // The runtime ran it on zeros while it compiled.
+    warm_up(&compiled, &contract, &manifest.checks)
+        .map_err(|error| refuse(LoadState::WarmedUp, error.to_string()))?;
     reached(LoadState::WarmedUp);
     Ok(Loaded { contract, compiled })
 }

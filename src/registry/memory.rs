@@ -84,8 +84,8 @@ impl ModelMemory {
             if bytes > self.limit || Instant::now() >= deadline {
                 return Err(NoMemory::Used(*used));
             }
-            let waited = self.freed.wait_timeout(used, ASK);
-            used = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.freed.wait_timeout(used, ASK);
+            used = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         *used += bytes;
         (self.observer)(*used);
@@ -136,7 +136,7 @@ pub(super) struct Leased {
 }
 
 impl Leased {
-    pub(super) fn new(model: Arc<dyn CompiledModel>, lease: Lease) -> Arc<dyn CompiledModel> {
+    pub(super) fn hold(model: Arc<dyn CompiledModel>, lease: Lease) -> Arc<dyn CompiledModel> {
         Arc::new(Self {
             model,
             _lease: lease,

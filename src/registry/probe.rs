@@ -201,11 +201,11 @@ pub fn run_probe(
     let load = move || {
         let loaded = prepare(&bytes, &manifest, head.max_bytes, &mut |_| {});
         drop(bytes);
-        let held = (system.memory)();
+        let holds = (system.memory)();
         // Taking it down is part of the trial.
         loaded.map(|loaded| {
             drop(loaded);
-            held
+            holds
         })
     };
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES);

@@ -42,7 +42,7 @@ impl Question<'_> {
         let until = self.log?.last_in_force(version)??;
         let age = Duration::from_millis(u64::try_from(self.now.saturating_sub(until)).unwrap_or(0));
         (age < self.retention).then(|| {
-            let left = Duration::from_secs((self.retention - age).as_secs() + 1);
+            let left = Duration::from_secs(self.retention.saturating_sub(age).as_secs() + 1);
             format!(
                 "it was deployed until {} ago, and registry.retention keeps it for {} more",
                 humantime::format_duration(Duration::from_secs(age.as_secs())),

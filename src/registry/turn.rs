@@ -85,12 +85,13 @@ impl Turn<'_> {
     fn look_up(&self, progress: &Progress, candidate: &Candidate) -> Lookup {
         let entry = self.catalog.get(self.model, &candidate.version);
         match entry.map(|entry| (&entry.kind, &entry.untrusted)) {
-            Some((EntryKind::Manifest(_), Some(why))) => Lookup::Unusable(why.clone()),
             Some((EntryKind::Manifest(manifest), None)) => {
                 Lookup::Manifest(manifest.artifact.digest)
             }
             Some((EntryKind::Deleted(_), _)) => Lookup::Unusable("it was deleted".to_owned()),
-            Some((EntryKind::Unreadable(why), _)) => Lookup::Unusable(why.clone()),
+            Some((EntryKind::Unreadable(why), _) | (EntryKind::Manifest(_), Some(why))) => {
+                Lookup::Unusable(why.clone())
+            }
             None => Lookup::Missing {
                 // What was certain for a newer event is so for an older one.
                 certain: progress.confirm.is_some_and(|(revision, end)| {

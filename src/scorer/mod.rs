@@ -3,6 +3,7 @@
 //! the golden check, so that all three answer alike.
 
 pub mod golden;
+pub mod warm_up;
 
 use std::ops::Range;
 use std::sync::Arc;

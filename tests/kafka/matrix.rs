@@ -26,8 +26,8 @@ struct Forged {
     /// The manifest's record, where it is not `manifest`.
     raw: Option<Vec<u8>>,
     header: Value,
-    /// The header's bytes, where they are not `header`; `None` inside: null.
-    raw_header: Option<Option<Vec<u8>>>,
+    /// The header, where it does not hold `header`.
+    raw_header: Option<Header>,
     no_header: bool,
     /// Index and bytes, in the order in which they are written; no bytes: a tombstone.
     chunks: Vec<(String, Option<Vec<u8>>)>,
@@ -82,14 +82,9 @@ impl Forged {
                     Vec::new(),
                 );
             }
-            let header = match &self.raw_header {
-                Some(raw) => raw.clone(),
-                None => Some(self.header.to_string().into_bytes()),
-            };
-            let header = Header {
-                key: "artifact-chunks".to_owned(),
-                value: header,
-            };
+            let header = self.raw_header.clone();
+            let header =
+                header.unwrap_or_else(|| raw_header(Some(self.header.to_string().as_bytes())));
             let raw = self.raw.clone();
             world.append(
                 &world.registry_topic("versions"),
@@ -103,6 +98,13 @@ impl Forged {
             );
         }
         world.append_deploy(version, self.names.as_deref())
+    }
+}
+
+fn raw_header(value: Option<&[u8]>) -> Header {
+    Header {
+        key: "artifact-chunks".to_owned(),
+        value: value.map(<[u8]>::to_vec),
     }
 }
 
@@ -198,13 +200,13 @@ const CASES: &[(&str, Spoil, &str, &str)] = &[
     ),
     (
         "null-header",
-        |f, _| f.raw_header = Some(None),
+        |f, _| f.raw_header = Some(raw_header(None)),
         "fetched",
         "it is null",
     ),
     (
         "header-no-json",
-        |f, _| f.raw_header = Some(Some(b"?".to_vec())),
+        |f, _| f.raw_header = Some(raw_header(Some(b"?"))),
         "fetched",
         "expected value",
     ),
@@ -309,7 +311,7 @@ const CASES: &[(&str, Spoil, &str, &str)] = &[
         "cut-file",
         |f, v| {
             let all = std::fs::read(models().join("v1.onnx")).unwrap();
-            f.holds(&all[..all.len() / 2], v)
+            f.holds(&all[..all.len() / 2], v);
         },
         "compiled",
         "ONNX",
@@ -362,6 +364,20 @@ const CASES: &[(&str, Spoil, &str, &str)] = &[
         |f, _| f.manifest["outputs"][0]["name"] = "y".into(),
         "compiled",
         "output",
+    ),
+    (
+        "too-slow",
+        |f, _| f.manifest["checks"]["latency"] = json!({"rows": 256, "ms": 1e-6}),
+        "warmed_up",
+        "scoring 256 events takes",
+    ),
+    (
+        "nothing-to-score",
+        |f, _| {
+            f.manifest["checks"] = json!({"tolerance": 1e-5, "latency": {"rows": 8, "ms": 5}});
+        },
+        "warmed_up",
+        "checks.latency needs golden rows",
     ),
     (
         "wrong-answer",

@@ -26,6 +26,7 @@ impl Message {
         self
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "built in place")]
     fn message(self, field: u64, value: Self) -> Self {
         self.bytes(field, &value.0)
     }

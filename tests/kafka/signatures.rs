@@ -80,12 +80,17 @@ fn only_signed_versions_serve(broker: &'static Broker) -> TestResult {
     assert_ne!(altered, value);
     forge("altered", &altered);
     forge("replayed", &value);
-    let mut broken = record.headers.clone();
-    let signature = broken.iter_mut().find(|h| h.key == "minisign").unwrap();
+    let mut garbled = record.headers.clone();
+    let signature = garbled.iter_mut().find(|h| h.key == "minisign").unwrap();
     signature.value = Some(b"untrusted comment: x\nnot base64".to_vec());
     let renamed = value.replace(r#""version":"1""#, r#""version":"garbled""#);
     let topic = world.registry_topic("versions");
-    world.append(&topic, "late-arrival/garbled", Some(renamed.into()), broken);
+    world.append(
+        &topic,
+        "late-arrival/garbled",
+        Some(renamed.into()),
+        garbled,
+    );
 
     let deploy = |version: &str| model(&world, &["deploy", "late-arrival", version]);
     deploy("1").ok();

@@ -43,12 +43,12 @@ pub(super) fn fill(lineage: &mut Lineage, summary: &OnnxSummary, directory: &Pat
 fn declared(tensor: &OnnxValue) -> (String, Value) {
     let element = tensor.element.as_deref().unwrap_or("no tensor");
     let axes = tensor.shape.as_ref().map(|axes| {
-        let axis = |dim: &OnnxDim| match dim {
+        let one = |dim: &OnnxDim| match dim {
             OnnxDim::Fixed(length) => length.to_string(),
             OnnxDim::Symbol(name) => name.clone(),
             OnnxDim::Unknown => "?".to_owned(),
         };
-        let axes: Vec<String> = axes.iter().map(axis).collect();
+        let axes: Vec<String> = axes.iter().map(one).collect();
         format!("[{}]", axes.join(","))
     });
     let text = format!("{element}{}", axes.unwrap_or_default());

@@ -87,7 +87,7 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
     }
     let inline = args.uri.is_none() || args.inline;
     let mut bundle =
-        Bundle::new(manifest, inline.then_some(bytes)).map_err(|error| fail(&error))?;
+        Bundle::new(&manifest, inline.then_some(bytes)).map_err(|error| fail(&error))?;
     if let Some(key) = &args.sign {
         bundle = sign::sign(bundle, key)?;
     }
