@@ -225,6 +225,7 @@ impl Session<'_> {
             let wait = match deadline {
                 None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
                 None => POLL_WAIT.min(self.until_cycle_end()),
+                Some(_) if self.settings.max_queue_delay.is_zero() => Duration::ZERO,
                 Some(at) => at.saturating_duration_since(Instant::now()),
             };
             match self.source.poll(wait) {
