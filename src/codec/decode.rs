@@ -53,6 +53,23 @@ struct Scratch {
     nested: Vec<Nested>,
     /// Objects that fields lie in: seen in this event, like `seen`.
     objects: Vec<u64>,
+    /// What the n-th key of the last event meant.
+    hints: Vec<usize>,
+    /// For keys beyond [`HINTS`].
+    no_hint: usize,
+}
+
+/// Keys of an event whose meaning is remembered.
+const HINTS: usize = 1024;
+
+impl Scratch {
+    /// Where it is remembered what the event's key number `place` means.
+    fn hint(&mut self, place: usize) -> &mut usize {
+        if place < HINTS && place >= self.hints.len() {
+            self.hints.resize(place + 1, 0);
+        }
+        self.hints.get_mut(place).unwrap_or(&mut self.no_hint)
+    }
 }
 
 impl Decoder {
@@ -66,6 +83,8 @@ impl Decoder {
             spans: vec![0..0; layout.fields.len()],
             nested: Vec::new(),
             objects: vec![0; layout.paths.len()],
+            hints: Vec::new(),
+            no_hint: 0,
         };
         Self { layout, scratch }
     }

@@ -276,7 +276,16 @@ impl Source {
         if let Some(event) = self.consumer.context().pop() {
             return event.into();
         }
-        match self.consumer.poll(timeout) {
+        // Looking without waiting asks for no time, which a record that is there would pay for.
+        let there = self.consumer.poll(Duration::ZERO);
+        let found = match there {
+            None if !timeout.is_zero() => match self.consumer.context().pop() {
+                Some(event) => return event.into(),
+                None => self.consumer.poll(timeout),
+            },
+            there => there,
+        };
+        match found {
             Some(Ok(message)) => Polled::Record(InputRecord { message }),
             Some(Err(ClientError::PartitionEOF(_))) => Polled::EndOfPartition,
             Some(Err(error)) => Polled::Error(self.error("reading", &error)),

@@ -261,6 +261,7 @@ impl Session<'_> {
                 None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
                 None if self.cycle_records == 0 => POLL_WAIT,
                 None => POLL_WAIT.min(self.until_cycle_end()),
+                Some(_) if self.settings.max_queue_delay.is_zero() => Duration::ZERO,
                 Some(at) => at.saturating_duration_since(Instant::now()),
             };
             match self.source.poll(wait) {

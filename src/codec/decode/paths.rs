@@ -94,7 +94,21 @@ impl Paths {
     /// What `key` means in the object of `node`.
     pub(super) fn find(&self, node: usize, key: &str) -> Option<&Entry> {
         let node = self.nodes.get(node)?;
-        node.table.find(key, &node.entries)
+        let index = node.table.find(key, &node.entries)?;
+        node.entries.get(index)
+    }
+
+    /// The same for the event's own keys. `hint` is the entry that the key in this place had in
+    /// the last event, and becomes the one that is found: events of a topic are written by one
+    /// program, in one order.
+    pub(super) fn find_hinted(&self, key: &str, hint: &mut usize) -> Option<&Entry> {
+        let node = self.nodes.get(EVENT)?;
+        if let Some(entry) = node.entries.get(*hint).filter(|entry| entry.key == key) {
+            return Some(entry);
+        }
+        let index = node.table.find(key, &node.entries)?;
+        *hint = index;
+        node.entries.get(index)
     }
 
     /// How many nodes there are.
@@ -126,14 +140,13 @@ impl Table {
         Self { slots }
     }
 
-    fn find<'a>(&self, key: &str, entries: &'a [Entry]) -> Option<&'a Entry> {
+    fn find(&self, key: &str, entries: &[Entry]) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut at = hash(key.as_bytes()) as usize & mask;
         loop {
             let index = self.slots.get(at)?.checked_sub(1)? as usize;
-            let entry = entries.get(index)?;
-            if entry.key == key {
-                return Some(entry);
+            if entries.get(index)?.key == key {
+                return Some(index);
             }
             at = (at + 1) & mask;
         }

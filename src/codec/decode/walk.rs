@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::layout::{Field, Layout};
-use super::paths::{EVENT, Entry};
+use super::paths::Entry;
 use super::text::invalid_json;
 use super::value::{Sink, quoted};
 use super::{Nested, Scratch};
@@ -219,7 +219,11 @@ impl<'de> Visitor<'de> for Event<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let walk = self.0;
         let layout = walk.layout;
-        while let Some(found) = map.next_key_seed(Key(layout, EVENT))? {
+        for place in 0.. {
+            let hint = walk.scratch.hint(place);
+            let Some(found) = map.next_key_seed(EventKey(layout, hint))? else {
+                break;
+            };
             let index = found.and_then(|entry| entry.field);
             let field = index.and_then(|index| Some((index, layout.fields.get(index)?)));
             let field = field.filter(|(index, field)| walk.see(*index, field));
@@ -308,6 +312,29 @@ impl<'a> Visitor<'_> for Key<'a> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.paths.find(self.1, name))
+    }
+}
+
+/// A key of the event itself, with the hint for its place.
+struct EventKey<'a, 'h>(&'a Layout, &'h mut usize);
+
+impl<'de, 'a> DeserializeSeed<'de> for EventKey<'a, '_> {
+    type Value = Option<&'a Entry>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for EventKey<'a, '_> {
+    type Value = Option<&'a Entry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.paths.find_hinted(name, self.1))
     }
 }
 
