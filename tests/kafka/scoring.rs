@@ -86,6 +86,7 @@ fn assert_in_order(read: &[Read]) {
 
 fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
     const EVENTS: usize = 200_000;
+    const SLICE: usize = 100;
     let mut world = World::new(broker, 4);
     world.stream_extra.push_str("workers = 2");
     world.publish("v1", "1").ok();
@@ -100,16 +101,27 @@ fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
         }));
     };
     let mut tail = world.tail(&world.output());
-    send(0, EVENTS / 3);
+    let mut count = EVENTS / 3;
+    send(0, count);
     tail.until_that("version 1 serves", PATIENCE, |r| r.len() > 1000);
+    // However long loading takes here, events come in until the new version answers.
+    let mut keep_sending_until = |revision: i64| {
+        while tail
+            .records
+            .last()
+            .is_none_or(|last| predictions(std::slice::from_ref(last))[0].revision != revision)
+        {
+            assert!(count < EVENTS, "revision {revision} never answered");
+            send(count, EVENTS.min(count + SLICE));
+            tail.until(count, PATIENCE);
+            count = EVENTS.min(count + SLICE);
+        }
+    };
     let second = world.deploy("2");
-    send(EVENTS / 3, 2 * EVENTS / 3);
-    tail.until_that("version 2 serves", PATIENCE, |r| {
-        r.last()
-            .is_some_and(|r| header(r, "model-version") == Some("2"))
-    });
+    keep_sending_until(second);
     let third = world.deploy("1");
-    send(2 * EVENTS / 3, EVENTS);
+    keep_sending_until(third);
+    send(count, EVENTS);
     tail.until(EVENTS, PATIENCE);
     tail.settle();
     instance.stop();
