@@ -191,7 +191,7 @@ fn at_half_load(cluster: &Cluster, files: &Path, options: &Options, machine: &Va
             )
         };
         let rates: Vec<f64> = (0..options.rounds.min(3))
-            .map(|_| run().events_per_second)
+            .map(|_| run().expect("enough events").events_per_second)
             .collect();
         median(&rates) / 2.0
     });
@@ -327,6 +327,13 @@ fn compare(cluster: &Cluster, name: &str, files: &Path, options: &Options, machi
         for kind in options.kinds() {
             let (topic, seconds) = (ready.topic(), options.seconds);
             let window = throughput::run(&ready.job, kind, &setup, topic, seconds, &ready.expected);
+            let Some(window) = window else {
+                println!(
+                    "{round} {:<14} was through before counting began",
+                    kind.as_str()
+                );
+                continue;
+            };
             println!(
                 "{round} {:<14} {:>9.0} events/s {:>8.3} CPU s/M {:>6.0} MiB",
                 kind.as_str(),

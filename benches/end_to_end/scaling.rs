@@ -30,7 +30,7 @@ pub fn workers(
                 ..Setup::default()
             };
             let window = throughput::run(job, Kind::Ours, &setup, input, seconds, expected);
-            window.events_per_second
+            window.expect("enough events").events_per_second
         };
         let alone = |threads| inference.run(threads, Duration::from_secs(seconds)).0;
         let (one, two) = (rate(1), rate(2));
