@@ -19,15 +19,15 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Publishes a dense net of so many layers of 16 MiB, with the contract of flights version 1 and no
+/// Publishes a dense net of so many square layers, with the contract of flights version 1 and no
 /// golden rows of its.
-fn publish_dense(world: &World, version: &str, layers: usize) {
+fn publish_dense(world: &World, version: &str, layers: usize, width: usize) {
     let text = std::fs::read_to_string(models().join("v1.toml")).unwrap();
     let kept = text.lines().filter(|line| !line.starts_with("golden_file"));
     let manifest = world.path(&format!("{version}.toml"));
     std::fs::write(&manifest, kept.collect::<Vec<_>>().join("\n")).unwrap();
     let file = world.path(&format!("{version}.onnx"));
-    std::fs::write(&file, onnx::dense(layers, 2048)).unwrap();
+    std::fs::write(&file, onnx::dense(layers, width)).unwrap();
     // The instance's own load is what is to be seen.
     let more = ["--no-check", "--manifest", manifest.to_str().unwrap()];
     world
@@ -82,7 +82,7 @@ fn two_deaths_refuse(broker: &'static Broker) -> TestResult {
     let world = World::new(broker, 1);
     world.publish("v1", "1").ok();
     world.deploy("1");
-    publish_dense(&world, "deadly", 6);
+    publish_dense(&world, "deadly", 8, 512);
     let revision = world.append_deploy("deadly", None);
     let mut tail = world.tail_of(&world.registry_topic("status"), 1);
     // A kill from outside condemns nothing: the next start tries again, and would serve it.
@@ -114,16 +114,16 @@ fn two_deaths_refuse(broker: &'static Broker) -> TestResult {
 
 fn over_the_memory(broker: &'static Broker) -> TestResult {
     let mut world = World::new(broker, 1);
-    world.extra = "[limits]\nmodel_memory = \"48MiB\"".to_owned();
+    world.extra = "[limits]\nmodel_memory = \"24MiB\"".to_owned();
     world.publish("v1", "1").ok();
     let good = world.deploy("1");
-    publish_dense(&world, "large", 4);
+    publish_dense(&world, "large", 8, 1024);
     let instance = world.start_ready("a");
     let used = instance.metric("swapstream_model_memory_bytes");
-    assert!(used > 0.0 && used < 48e6, "{used}");
+    assert!(used > 0.0 && used < 24e6, "{used}");
     assert_eq!(
         instance.metric("swapstream_model_memory_limit_bytes"),
-        48.0 * 1_048_576.0
+        24.0 * 1_048_576.0
     );
     let done = model(&world, &["deploy", "late-arrival", "large", "--wait"]);
     assert_eq!(done.code, 1, "{done:?}");

@@ -81,9 +81,10 @@ pub(in crate::runtime) fn best_class(scores: &[f32]) -> usize {
     let mut best = 0;
     let mut most = scores.first().copied().unwrap_or_default();
     for (class, score) in scores.iter().enumerate().skip(1) {
-        if *score > most {
-            (best, most) = (class, *score);
-        }
+        // Without a branch: nobody can foresee which class is better.
+        let better = *score > most;
+        best = if better { class } else { best };
+        most = if better { *score } else { most };
     }
     best
 }

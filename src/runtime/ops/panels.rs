@@ -9,6 +9,7 @@
     reason = "the loops have to be compiled into a function of their level"
 )]
 
+use super::math::dot;
 use super::wide::{LANES, Level, Vector, Wide, level, wide};
 
 /// Rows whose values stay in the cache while the whole matrix passes.
@@ -17,11 +18,16 @@ const BLOCK: usize = 64;
 /// Up to so many columns are summed along the depth, since they would leave most lanes empty.
 const NARROW: usize = 3;
 
+/// Up to so deep, sums of the lanes cost more than wide vectors save.
+const SHALLOW: usize = 64;
+
 /// A matrix as it is read: [`LANES`] columns side by side, from front to back, then the next ones;
 /// where there are few columns, one after the other. Filled up with zeros.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Panels {
     lines: Vec<Line>,
+    /// Column after column, where the matrix is small and narrow; the lines are empty then.
+    dots: Vec<f32>,
     depth: usize,
     columns: usize,
 }
@@ -44,7 +50,12 @@ impl Panels {
     /// Of a matrix with `depth` rows and `columns`, whose values `value` gives.
     pub(super) fn new(depth: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Self {
         let mut lines = Vec::new();
-        if columns <= NARROW {
+        let mut dots = Vec::new();
+        if columns <= NARROW && depth <= SHALLOW {
+            for column in 0..columns {
+                dots.extend((0..depth).map(|place| value(place, column)));
+            }
+        } else if columns <= NARROW {
             for column in 0..columns {
                 for first in (0..depth).step_by(LANES) {
                     let places = first..depth.min(first + LANES);
@@ -61,6 +72,7 @@ impl Panels {
         }
         Self {
             lines,
+            dots,
             depth,
             columns,
         }
@@ -72,6 +84,19 @@ impl Panels {
             let columns = self.columns.max(1);
             for to in to.chunks_exact_mut(columns) {
                 to.fill(0.0);
+                finish.apply(to);
+            }
+            return;
+        }
+        if self.lines.is_empty() {
+            for (row, to) in rows
+                .chunks_exact(self.depth)
+                .zip(to.chunks_exact_mut(self.columns.max(1)))
+            {
+                let columns = self.dots.chunks_exact(self.depth);
+                to.iter_mut()
+                    .zip(columns)
+                    .for_each(|(to, column)| *to = dot(row, column));
                 finish.apply(to);
             }
             return;

@@ -50,7 +50,7 @@ impl PostTransform {
             Self::Logistic => scores
                 .iter_mut()
                 .for_each(|score| *score = logistic(*score)),
-            Self::Softmax => scores.chunks_exact_mut(width).for_each(softmax),
+            Self::Softmax => softmaxes(scores, width),
             Self::SoftmaxZero => scores.chunks_exact_mut(width).for_each(softmax_zero),
         }
     }
@@ -68,9 +68,28 @@ impl PostTransform {
     }
 }
 
-/// The largest value that is no NaN.
+/// The largest value that is no NaN, found in four lanes, since one would wait for itself.
 fn largest(row: &[f32]) -> f32 {
-    row.iter().copied().fold(f32::MIN, f32::max)
+    let mut lanes = [f32::MIN; 4];
+    let (fours, rest) = row.as_chunks::<4>();
+    for four in fours {
+        let pairs = lanes.iter_mut().zip(four);
+        pairs.for_each(|(lane, value)| *lane = lane.max(*value));
+    }
+    lanes.iter().chain(rest).copied().fold(f32::MIN, f32::max)
+}
+
+/// The softmax of each row, in place: the exponentials of all rows at once, which vectors take.
+fn softmaxes(scores: &mut [f32], width: usize) {
+    for row in scores.chunks_exact_mut(width) {
+        let max = largest(row);
+        row.iter_mut().for_each(|value| *value -= max);
+    }
+    scores.iter_mut().for_each(|value| *value = exp(*value));
+    for row in scores.chunks_exact_mut(width) {
+        let total = sum(row, |value| value);
+        row.iter_mut().for_each(|value| *value /= total);
+    }
 }
 
 /// The softmax of a row, in place.
