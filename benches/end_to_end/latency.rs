@@ -104,7 +104,7 @@ pub fn run(
         }
         over.store(true, Ordering::Relaxed);
         beside.join().unwrap();
-        (feeding.join().unwrap(), usage::cpu(pid) - cpu)
+        (feeding.join().unwrap(), usage::cpu(pid).saturating_sub(cpu))
     });
     let load = usage::load();
     let total = sent.iter().map(Vec::len).sum::<usize>() as i64;

@@ -15,6 +15,9 @@
     clippy::print_stderr,
     clippy::exit,
     clippy::too_many_lines,
+    clippy::struct_field_names,
+    clippy::format_collect,
+    clippy::format_push_string,
     unreachable_pub,
     missing_docs,
     reason = "a benchmark prints, and fails by panicking"

@@ -47,10 +47,7 @@ pub fn tails(path: &Path, title: &str, floor: f64, lines: &[(String, Vec<(f64, f
     const HEIGHT: f64 = 380.0;
     let (left, right, top, bottom) = (70.0, WIDTH - 20.0, 40.0, HEIGHT - 50.0);
     let shown = |points: &Vec<(f64, f64)>| {
-        let last = points
-            .iter()
-            .filter(|(_, share)| *share >= floor)
-            .next_back();
+        let last = points.iter().rfind(|(_, share)| *share >= floor);
         last.map_or(1.0, |(x, _)| x + 1.0)
     };
     let most = lines.iter().map(|(_, p)| shown(p)).fold(1.0, f64::max);
