@@ -107,7 +107,7 @@ impl Cluster {
     /// Fills `topic` with `count` of the workload's events: record n goes to partition
     /// n mod [`PARTITIONS`].
     pub fn fill(&self, topic: &str, workload: &Workload, count: usize) {
-        let producer = feeder(self.bootstrap(), "20");
+        let producer = feeder(self.bootstrap(), "20", workload.compression);
         for number in 0..count {
             let (key, value) = &workload.events[number % workload.events.len()];
             let partition = (number % PARTITIONS as usize) as i32;
@@ -196,11 +196,11 @@ fn client(bootstrap: &str) -> ClientConfig {
 }
 
 /// A producer of input events.
-pub fn feeder(bootstrap: &str, linger_ms: &str) -> BaseProducer {
+pub fn feeder(bootstrap: &str, linger_ms: &str, compression: &str) -> BaseProducer {
     ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("linger.ms", linger_ms)
-        .set("compression.type", "lz4")
+        .set("compression.type", compression)
         // Without it a retry changes the order, which says which event a record is.
         .set("enable.idempotence", "true")
         .set("queue.buffering.max.messages", "500000")

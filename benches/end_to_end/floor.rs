@@ -238,7 +238,11 @@ impl Inference {
                         break;
                     }
                 }
-                (rows, start.elapsed(), usage::thread_cpu() - cpu)
+                (
+                    rows,
+                    start.elapsed(),
+                    usage::thread_cpu().saturating_sub(cpu),
+                )
             };
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()

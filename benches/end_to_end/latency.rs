@@ -104,7 +104,7 @@ pub fn run(
         }
         over.store(true, Ordering::Relaxed);
         beside.join().unwrap();
-        (feeding.join().unwrap(), usage::cpu(pid) - cpu)
+        (feeding.join().unwrap(), usage::cpu(pid).saturating_sub(cpu))
     });
     let load = usage::load();
     let total = sent.iter().map(Vec::len).sum::<usize>() as i64;
@@ -144,7 +144,7 @@ pub fn run(
 /// Sends events at the plan's rate; gives when each was sent, by partition. Those that are there
 /// already count as sent long ago.
 fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i64>> {
-    let producer = cluster::feeder(job.cluster.bootstrap(), "0");
+    let producer = cluster::feeder(job.cluster.bootstrap(), "0", job.workload.compression);
     let mut sent: Vec<Vec<i64>> = vec![vec![0]; PARTITIONS as usize];
     let (start, length) = (Instant::now(), plan.warm_up + plan.counted);
     let mut number = already;

@@ -4,7 +4,7 @@
 //! Parts: the workloads `tabular`, `crayfish`, `crayfish_array`, `wide`, `heavy`; `latency`, `swaps`,
 //! `scaling`. Without one all run. `--only a,b` runs some processors only, `--rounds N` and
 //! `--seconds N` say how often and how long each is counted, `--exactly-once` takes that guarantee at
-//! full speed, `--rate N` and `--swap-seconds N` set what latency and swaps are measured at. What is needed besides Cargo: a JDK 17+,
+//! full speed, `--client key=value,…` sets client properties of ours and of the floor, `--rate N` and `--swap-seconds N` set what latency and swaps are measured at. What is needed besides Cargo: a JDK 17+,
 //! Maven, Python 3.11+; the first run downloads the peers' libraries.
 #![allow(
     clippy::unwrap_used,
@@ -66,6 +66,8 @@ struct Options {
     exactly_once: bool,
     /// Events a second for latency and swaps, instead of half of what full speed gives.
     rate: Option<f64>,
+    /// Client properties, ours and the floor's: what a setting is worth.
+    client: Vec<(String, String)>,
     /// Seconds of the run with swaps.
     swaps: Option<u64>,
 }
@@ -85,6 +87,7 @@ impl Options {
             "--seconds",
             "--rate",
             "--swap-seconds",
+            "--client",
         ];
         let parts = arguments.iter().enumerate().filter(|(at, argument)| {
             let of_option = *at > 0 && values.contains(&arguments[at - 1].as_str());
@@ -97,6 +100,14 @@ impl Options {
             seconds: number("--seconds").unwrap_or(if quick { 4 } else { 8 }),
             quick,
             exactly_once: flag("--exactly-once"),
+            client: value("--client")
+                .iter()
+                .flat_map(|list| list.split(','))
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').expect("--client key=value,…");
+                    (key.to_owned(), value.to_owned())
+                })
+                .collect(),
             rate: number("--rate").map(|n| n as f64),
             swaps: number("--swap-seconds"),
         }
@@ -322,6 +333,7 @@ fn compare(cluster: &Cluster, name: &str, files: &Path, options: &Options, machi
     );
     let setup = Setup {
         exactly_once: options.exactly_once,
+        client: options.client.clone(),
         ..Setup::default()
     };
     let mut runs = Vec::new();

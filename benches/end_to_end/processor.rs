@@ -111,6 +111,14 @@ impl<'a> Job<'a> {
         format!("{}-deployments", self.registry)
     }
 
+    /// What our clients and the floor's are set to beside their own properties.
+    fn client(&self, setup: &Setup) -> Vec<(String, String)> {
+        let compression = self.workload.compression.to_owned();
+        let mut client = vec![("compression.type".to_owned(), compression)];
+        client.extend(setup.client.iter().cloned());
+        client
+    }
+
     /// Publishes the workload's model under another name or version.
     pub fn publish(&self, model: &str, version: &str) {
         let (file, manifest) = (&self.workload.model, &self.workload.manifest);
@@ -166,8 +174,8 @@ impl<'a> Job<'a> {
         setup: &Setup,
     ) -> PathBuf {
         let path = self.folder.join(format!("{}.toml", unique(instance)));
-        let client: String = setup
-            .client
+        let client: String = self
+            .client(setup)
             .iter()
             .map(|(key, value)| format!("\"{key}\" = \"{value}\"\n"))
             .collect();
@@ -253,10 +261,10 @@ processing_guarantee = "{guarantee}"
     fn job_file(&self, group: &str, input: &str, output: &str, setup: &Setup) -> PathBuf {
         let path = self.folder.join(format!("{group}.json"));
         let state = self.folder.join(format!("{group}-state"));
-        let client: serde_json::Map<String, Value> = setup
-            .client
-            .iter()
-            .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
+        let client: serde_json::Map<String, Value> = self
+            .client(setup)
+            .into_iter()
+            .map(|(key, value)| (key, Value::from(value)))
             .collect();
         let job = json!({
             "bootstrap": self.cluster.bootstrap(),
@@ -265,6 +273,7 @@ processing_guarantee = "{guarantee}"
             "output_topic": output,
             "exactly_once": setup.exactly_once,
             "linger_ms": 5,
+            "compression": self.workload.compression,
             "model_file": self.workload.model,
             "model": MODEL,
             "version": "1",

@@ -74,7 +74,7 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
         let ready = start.elapsed();
         let cpu = usage::cpu(pid);
         std::thread::sleep(Duration::from_secs(10));
-        let idle = (usage::cpu(pid) - cpu).as_secs_f64() / 10.0;
+        let idle = usage::cpu(pid).saturating_sub(cpu).as_secs_f64() / 10.0;
         let rss = usage::memory_mib(pid, "VmRSS");
         running.stop();
         println!(

@@ -99,7 +99,7 @@ pub fn run(
     let events = to.count - from.count;
     Some(Window {
         events_per_second: events as f64 / (to.at - from.at).as_secs_f64(),
-        cpu: (to.cpu - from.cpu).as_secs_f64() * 1e6 / events as f64,
+        cpu: to.cpu.saturating_sub(from.cpu).as_secs_f64() * 1e6 / events as f64,
         rss_mib,
         events,
         load,

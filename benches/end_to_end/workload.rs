@@ -44,6 +44,8 @@ pub struct Workload {
     pub manifest: PathBuf,
     /// Keys and events, used in turns.
     pub events: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Compression of inputs and outputs, the same for all processors.
+    pub compression: &'static str,
     /// Events that the input topic holds in a full run.
     pub records: usize,
 }
@@ -144,6 +146,7 @@ fn tabular(folder: &Path) -> Workload {
         include: &["flight_id"],
         model,
         manifest,
+        compression: "lz4",
         records: 3_000_000,
     }
 }
@@ -197,6 +200,8 @@ fn crayfish(folder: &Path, format: Format) -> Workload {
         include: CRAYFISH_FIELDS,
         model,
         manifest,
+        // Kafka's default, which Crayfish leaves as it is.
+        compression: "none",
         records: 200_000,
     }
 }
@@ -229,6 +234,7 @@ fn wide(folder: &Path) -> Workload {
         include: &["id"],
         model,
         manifest,
+        compression: "lz4",
         records: 600_000,
     }
 }
@@ -256,6 +262,7 @@ fn heavy(folder: &Path) -> Workload {
         include: &["id"],
         model,
         manifest,
+        compression: "lz4",
         records: 60_000,
     }
 }

@@ -56,7 +56,7 @@ def producer(job):
     settings = {
         "bootstrap.servers": job["bootstrap"],
         "enable.idempotence": True,
-        "compression.type": "lz4",
+        "compression.type": job["compression"],
         "linger.ms": job["linger_ms"],
         "queue.buffering.max.messages": 500000,
         "queue.buffering.max.kbytes": 65536,
