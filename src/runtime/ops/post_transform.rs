@@ -83,12 +83,18 @@ fn largest(row: &[f32]) -> f32 {
 fn softmaxes(scores: &mut [f32], width: usize) {
     for row in scores.chunks_exact_mut(width) {
         let max = largest(row);
-        row.iter_mut().for_each(|value| *value -= max);
+        for value in row {
+            *value -= max;
+        }
     }
-    scores.iter_mut().for_each(|value| *value = exp(*value));
+    for value in scores.iter_mut() {
+        *value = exp(*value);
+    }
     for row in scores.chunks_exact_mut(width) {
         let total = sum(row, |value| value);
-        row.iter_mut().for_each(|value| *value /= total);
+        for value in row {
+            *value /= total;
+        }
     }
 }
 
