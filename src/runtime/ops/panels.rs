@@ -1,7 +1,7 @@
 //! The product of rows with a matrix, whatever it is for: linear models, dense layers, attention.
 //!
-//! Each sum is taken over the depth from front to back, in one order that only the matrix decides.
-//! So a value's bits are the same alone, in any batch and in any place: how many rows are taken
+//! Each sum is taken over the depth in one order that only the matrix decides: from front to back, or,
+//! where it has few columns, in running sums side by side. So a value's bits are the same alone, in any batch and in any place: how many rows are taken
 //! together changes what is computed at a time, not in which order.
 
 #![expect(

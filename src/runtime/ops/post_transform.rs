@@ -100,14 +100,8 @@ fn softmaxes(scores: &mut [f32], width: usize) {
 
 /// The softmax of a row, in place.
 pub(in crate::runtime) fn softmax(row: &mut [f32]) {
-    let max = largest(row);
-    for value in row.iter_mut() {
-        *value = exp(*value - max);
-    }
-    let total = sum(row, |value| value);
-    for value in row {
-        *value /= total;
-    }
+    let width = row.len().max(1);
+    softmaxes(row, width);
 }
 
 fn softmax_zero(row: &mut [f32]) {
