@@ -6,7 +6,9 @@
 //! values: those may be confidential.
 
 mod layout;
+mod number;
 mod paths;
+mod plain;
 mod scalar;
 mod text;
 mod value;
@@ -57,7 +59,12 @@ struct Scratch {
     hints: Vec<usize>,
     /// For keys beyond [`HINTS`].
     no_hint: usize,
+    /// How many events are not tried by the fast pass, and how many of them are left.
+    passed_over: (u32, u32),
 }
+
+/// Where the fast pass gave up again and again, it is tried on one event of so many.
+const MOST_PASSED_OVER: u32 = 255;
 
 /// Keys of an event whose meaning is remembered.
 const HINTS: usize = 1024;
@@ -65,7 +72,10 @@ const HINTS: usize = 1024;
 impl Scratch {
     /// Where it is remembered what the event's key number `place` means.
     fn hint(&mut self, place: usize) -> &mut usize {
-        if place < HINTS && place >= self.hints.len() {
+        if place >= self.hints.len() {
+            if place >= HINTS {
+                return &mut self.no_hint;
+            }
             self.hints.resize(place + 1, 0);
         }
         self.hints.get_mut(place).unwrap_or(&mut self.no_hint)
@@ -85,6 +95,7 @@ impl Decoder {
             objects: vec![0; layout.paths.len()],
             hints: Vec::new(),
             no_hint: 0,
+            passed_over: (0, 0),
         };
         Self { layout, scratch }
     }
@@ -116,6 +127,12 @@ impl Decoder {
         let rows = batch.rows;
         layout::extend(batch);
         self.scratch.stamp += 1;
+        if self.read_plain(text, batch).is_some() {
+            batch.rows = rows + 1;
+            self.layout.write_included(&self.scratch, text, include);
+            return Ok(());
+        }
+        self.scratch.stamp += 1;
         self.scratch.nested.clear();
         match Walk::new(&self.layout, &mut self.scratch, text, batch).run() {
             Ok(()) => {
@@ -128,5 +145,25 @@ impl Decoder {
                 Err(error)
             }
         }
+    }
+
+    /// The fast pass, where it is worth a try. If it gives up, the row is as it was.
+    fn read_plain(&mut self, text: &str, batch: &mut Columns) -> Option<()> {
+        let (passed, left) = self.scratch.passed_over;
+        if let Some(left) = left.checked_sub(1) {
+            self.scratch.passed_over.1 = left;
+            return None;
+        }
+        let read = plain::read(&self.layout, &mut self.scratch, text, batch);
+        let next = match read {
+            Some(()) => 0,
+            None => (passed * 2 + 1).min(MOST_PASSED_OVER),
+        };
+        self.scratch.passed_over = (next, next);
+        if read.is_none() {
+            batch.truncate(batch.rows);
+            layout::extend(batch);
+        }
+        read
     }
 }

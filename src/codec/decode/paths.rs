@@ -15,6 +15,8 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Entry {
     key: String,
+    /// Whether the key stands in an event as it is: without characters that JSON escapes.
+    plain: bool,
     /// The field whose name, or the rest of it, this key is.
     pub(super) field: Option<usize>,
     /// The object under this key that fields lie in: its node.
@@ -81,8 +83,10 @@ impl Paths {
         let entries = &mut self.nodes.get_mut(node)?.entries;
         let known = entries.iter().position(|entry| entry.key == key);
         let index = known.unwrap_or_else(|| {
+            let escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
             entries.push(Entry {
                 key: key.to_owned(),
+                plain: !key.bytes().any(escaped),
                 field: None,
                 child: None,
             });
@@ -109,6 +113,13 @@ impl Paths {
         let index = node.table.find(key, &node.entries)?;
         *hint = index;
         node.entries.get(index)
+    }
+
+    /// The entry `hint` of the event's own keys, if `text` begins with its key and a quote.
+    pub(super) fn guessed(&self, text: &[u8], hint: usize) -> Option<&Entry> {
+        let entry = self.nodes.get(EVENT)?.entries.get(hint)?;
+        let behind = text.strip_prefix(entry.key.as_bytes())?;
+        (entry.plain && behind.first() == Some(&b'"')).then_some(entry)
     }
 
     /// How many nodes there are.

@@ -362,3 +362,33 @@ fn many_fields_are_all_found() {
     let expected: Vec<f64> = (0..500).rev().map(f64::from).collect();
     assert_eq!(batch.columns[0].values, Values::Double(expected));
 }
+
+#[test]
+fn flat_events_take_the_fast_pass() {
+    let missing = Missing {
+        absent: MissingPolicy::Nan,
+        null: MissingPolicy::Nan,
+    };
+    let mut inputs = vec![features(&["a", "b", "c"], ElementType::Float, missing)];
+    inputs.push(field("v", ElementType::Double, &[3], STRICT));
+    let contract = contract(inputs);
+    let mut decoder = Decoder::new(&contract, &["id".to_owned()]);
+    let (mut batch, mut included) = (empty_batch(&contract), Vec::new());
+    for event in [
+        r#"{"id":"x-1","a":1,"b":null,"v":[1.5,-2,3e2],"unread":{"k":[true,"s"]}}"#,
+        "{ \"a\" : 0.1,\n\"v\" : [ 1 , 2 , 3 ] , \"id\" : null }",
+    ] {
+        let text = decoder.decode(Some(event.as_bytes()), &mut batch, &mut included);
+        assert_eq!(text, Ok(()), "{event}");
+        assert_eq!(decoder.scratch.passed_over, (0, 0), "{event}");
+    }
+    assert_eq!(included, br#"{"id":"x-1"}{"id":null}"#);
+    // What it gives up on is passed over for a while, then tried again.
+    let escaped = r#"{"v":[1,2,3],"id":"\u0041"}"#.as_bytes();
+    for passed_over in [(1, 1), (1, 0), (3, 3), (3, 2), (3, 1), (3, 0), (7, 7)] {
+        let read = decoder.decode(Some(escaped), &mut batch, &mut included);
+        assert_eq!(read, Ok(()));
+        assert_eq!(decoder.scratch.passed_over, passed_over);
+    }
+    assert_eq!(batch.rows, 9);
+}

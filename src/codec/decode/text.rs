@@ -92,8 +92,14 @@ fn outside_strings(bytes: &[u8], mut visit: impl FnMut(u8)) {
 /// Appends the JSON value `raw` without insignificant white space.
 pub(super) fn write_compact(raw: &str, out: &mut Vec<u8>) {
     let bytes = raw.as_bytes();
-    // A scalar has no white space outside its string.
-    if !matches!(bytes.first(), Some(b'[' | b'{')) {
+    // A scalar has no white space outside its string, and most programs write none anywhere.
+    let space = |byte: &u8| u8::from(is_space(*byte));
+    let none = || {
+        bytes
+            .chunks(192)
+            .all(|part| part.iter().map(space).sum::<u8>() == 0)
+    };
+    if !matches!(bytes.first(), Some(b'[' | b'{')) || none() {
         out.extend_from_slice(bytes);
         return;
     }

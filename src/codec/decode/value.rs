@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::layout::{Place, Target, fill};
+use super::number::decimal;
 use super::scalar::{Refusal, Scalar, write};
 use crate::codec::{RowError, Stage, Values};
 use crate::model::Separator;
@@ -82,30 +83,38 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// Reads the numbers of a string; `None` where anything is wrong with them.
+    pub(super) fn text(mut self, text: &str, separator: Separator) -> Option<()> {
+        self.numbers(text, separator);
+        self.error.is_none().then_some(())
+    }
+
     /// Reads the numbers of a string. What a number may look like is what JSON has, and what other
     /// languages print besides: `1.`, `.5`, `+1`; not `NaN` or `inf`.
     fn numbers(&mut self, text: &str, separator: Separator) {
-        let separator = char::from(separator.byte());
-        let text = text.strip_suffix(separator).unwrap_or(text);
+        let separator = separator.byte();
+        let bytes = text.as_bytes();
+        let bytes = bytes.strip_suffix(&[separator]).unwrap_or(bytes);
         let (first, wanted) = (self.next, self.end - self.next);
-        let mut count = 0;
-        for part in text.split(separator) {
-            let part = part.trim_ascii();
-            let is_number =
-                |b: u8| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E');
-            let element = self.target.element;
-            let number = part.bytes().all(is_number).then(|| part.parse::<f64>());
-            let Some(Ok(number)) = number else {
+        let element = self.target.element;
+        let (mut count, mut at) = (0, 0);
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some((number, length)) = number_before(rest, separator) else {
                 let found = format_args!("takes {element}, found text that is no number");
                 return self.fail("wrong_type", found);
             };
-            let at = first + count;
+            let place = first + count;
             let fits = number.is_finite()
-                && (count >= wanted || write(self.values, at, Scalar::Float(number)).is_ok());
+                && (count >= wanted || write(self.values, place, Scalar::Float(number)).is_ok());
             if !fits {
                 return self.fail("out_of_range", format_args!("does not fit into {element}"));
             }
             count += 1;
+            at += length + 1;
+            if at > bytes.len() {
+                break;
+            }
         }
         if count != wanted {
             self.fail(
@@ -206,6 +215,24 @@ impl<'a> Sink<'a> {
             Mode::Flat | Mode::Unknown => self.shape().iter().product(),
         }
     }
+}
+
+/// The number before the first separator in `text`, or in all of it, and the length of its text.
+#[inline]
+fn number_before(text: &[u8], separator: u8) -> Option<(f64, usize)> {
+    if let Some((decimal, length)) = decimal(text)
+        && text.get(length).is_none_or(|byte| *byte == separator)
+        && let Some(number) = decimal.double()
+    {
+        return Some((number, length));
+    }
+    let length = text.iter().position(|byte| *byte == separator);
+    let part = text.get(..length.unwrap_or(text.len()))?;
+    let trimmed = part.trim_ascii();
+    let of_number = |b: &u8| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E');
+    let number = trimmed.iter().all(of_number).then_some(trimmed)?;
+    let number = str::from_utf8(number).ok()?.parse().ok()?;
+    Some((number, part.len()))
 }
 
 /// An error about the feature `name`.

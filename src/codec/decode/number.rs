@@ -1,0 +1,225 @@
+//! Short decimal numbers, read eight digits at a time: most numbers of events are of this kind.
+//!
+//! What is accepted has the same bits as with `str::parse`: a mantissa below 2^53 and a power of ten
+//! up to 10^22 are both exact doubles, so that one division rounds once.
+
+/// A number without an exponent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decimal {
+    pub(super) negative: bool,
+    /// The digits as one integer.
+    pub(super) digits: u64,
+    /// How many of them stand behind the point; `None` without a point.
+    pub(super) fraction: Option<usize>,
+}
+
+/// So many digits fit into 64 bits.
+const MOST_DIGITS: usize = 18;
+/// Integers up to here are doubles.
+const EXACT: u64 = 1 << 53;
+
+const POWERS: [f64; MOST_DIGITS + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18,
+];
+const TENS: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
+
+impl Decimal {
+    /// The nearest double; `None` where it takes more than one rounding to find.
+    #[inline]
+    pub(super) fn double(self) -> Option<f64> {
+        if self.digits > EXACT {
+            return None;
+        }
+        let value = match self.fraction {
+            None | Some(0) => self.digits as f64,
+            Some(fraction) => self.digits as f64 / POWERS.get(fraction)?,
+        };
+        Some(if self.negative { -value } else { value })
+    }
+}
+
+/// Reads the number that `bytes` begin with, in JSON's grammar without an exponent; gives its length
+/// too. `None` for all that is not such a number, and for one that goes on in another way.
+#[inline]
+pub(super) fn decimal(bytes: &[u8]) -> Option<(Decimal, usize)> {
+    let negative = bytes.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let (mut digits, mut at) = (0, start);
+    one_by_one(bytes, &mut digits, &mut at);
+    let mut count = at - start;
+    // No digit, or zeros in front.
+    if count == 0 || (count > 1 && bytes.get(start) == Some(&b'0')) {
+        return None;
+    }
+    let mut fraction = None;
+    if bytes.get(at) == Some(&b'.') {
+        at += 1;
+        let point = at;
+        let word = bytes
+            .get(at..at + 8)
+            .and_then(|eight| eight.try_into().ok());
+        let first = word.map_or(8, |word| {
+            let word = u64::from_le_bytes(word);
+            let first = leading_digits(word);
+            let power = TENS.get(first).copied().unwrap_or(1);
+            digits = digits.wrapping_mul(power).wrapping_add(value(word, first));
+            at += first;
+            first
+        });
+        if first == 8 {
+            one_by_one(bytes, &mut digits, &mut at);
+        }
+        count += at - point;
+        fraction = Some(at - point).filter(|behind| *behind > 0);
+        fraction?;
+    }
+    if count > MOST_DIGITS || matches!(bytes.get(at), Some(b'.' | b'e' | b'E')) {
+        return None;
+    }
+    let decimal = Decimal {
+        negative,
+        digits,
+        fraction,
+    };
+    Some((decimal, at))
+}
+
+/// Appends the digits from `at` on to `digits`; what is more than 64 bits wraps.
+#[inline]
+fn one_by_one(bytes: &[u8], digits: &mut u64, at: &mut usize) {
+    while let Some(byte) = bytes.get(*at) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return;
+        }
+        *digits = digits.wrapping_mul(10).wrapping_add(u64::from(digit));
+        *at += 1;
+    }
+}
+
+/// Eight times the digit 0.
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// How many of the eight bytes, from the first (lowest) one on, are digits.
+#[inline]
+fn leading_digits(word: u64) -> usize {
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    // A digit's high half is 3, also with 6 added. A carry comes out of no digit, and reaches only
+    // bytes behind the first that is none.
+    let other = (word & HIGH) ^ ZEROS;
+    let above = (word.wrapping_add(0x0606_0606_0606_0606) & HIGH) ^ ZEROS;
+    ((other | above).trailing_zeros() / 8) as usize
+}
+
+/// The value of the first `count` of eight bytes, which are digits.
+#[inline]
+fn value(word: u64, count: usize) -> u64 {
+    const MASK: u64 = 0x0000_00ff_0000_00ff;
+    // The digits move to the end, zeros in front of them.
+    let zeros = 8 * (8 - count.min(8)) as u32;
+    let word = word.wrapping_sub(ZEROS).checked_shl(zeros).unwrap_or(0);
+    let pairs = word.wrapping_mul(10).wrapping_add(word >> 8);
+    let front = (pairs & MASK).wrapping_mul(100 + (1_000_000 << 32));
+    let back = ((pairs >> 16) & MASK).wrapping_mul(1 + (10_000 << 32));
+    front.wrapping_add(back) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The number and what the rest of the text is, if it is accepted.
+    fn read(text: &str) -> Option<(f64, &str)> {
+        let (decimal, length) = decimal(text.as_bytes())?;
+        Some((decimal.double()?, &text[length..]))
+    }
+
+    #[test]
+    fn what_is_read_ends_where_the_number_does() {
+        assert_eq!(read("12,5"), Some((12.0, ",5")));
+        assert_eq!(read("0.25]"), Some((0.25, "]")));
+        assert_eq!(read("123456789.5,00000"), Some((123_456_789.5, ",00000")));
+        assert_eq!(
+            read("-7 000000000000000").map(|(x, _)| x.to_bits()),
+            Some((-7.0_f64).to_bits())
+        );
+        assert_eq!(
+            read("-0").map(|(x, _)| x.to_bits()),
+            Some((-0.0_f64).to_bits())
+        );
+        assert_eq!(
+            read("9007199254740992"),
+            Some((9_007_199_254_740_992.0, ""))
+        );
+    }
+
+    #[test]
+    fn all_else_is_left_to_others() {
+        for text in [
+            "",
+            "-",
+            "+1",
+            ".5",
+            "1.",
+            "1.e",
+            "01",
+            "-01",
+            "1e5",
+            "1.5E2",
+            "1.5.2",
+            "x",
+            "-x",
+            "9007199254740993",
+            "1234567890123456789",
+            "0.1234567890123456789",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn it_has_the_bits_of_the_standard_library(
+            text in prop_oneof![
+                "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,18})?",
+                any::<f32>().prop_map(|x| x.to_string()),
+                any::<f64>().prop_map(|x| x.to_string()),
+            ],
+            behind in "|[,\\] }\u{e9}\u{ff}][0-9,]{0,12}",
+        ) {
+            let all = format!("{text}{behind}");
+            if let Some((value, rest)) = read(&all) {
+                prop_assert_eq!(rest, behind);
+                prop_assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits());
+            } else {
+                // Only what is long is refused.
+                let digits = text.bytes().filter(u8::is_ascii_digit).count();
+                prop_assert!(digits > 15, "{}", text);
+            }
+        }
+
+        #[test]
+        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some((decimal, length)) = decimal(&bytes) {
+                let text = std::str::from_utf8(&bytes[..length]).unwrap();
+                let value: f64 = text.parse().unwrap();
+                prop_assert!(decimal.double().is_none_or(|x| x.to_bits() == value.to_bits()));
+            }
+        }
+    }
+}
