@@ -55,8 +55,9 @@ impl LogContext {
             self.remember(text.trim());
         }
         match level {
-            // librdkafka repeats as log lines, and often, what it also reports as errors.
-            _ if facility == "ERROR" => {
+            // librdkafka repeats as log lines, and often, what it also reports as errors. A fatal one
+            // is what every call of the client gives from then on: who calls knows what it means.
+            _ if facility == "ERROR" || facility == "FATAL" => {
                 tracing::trace!(client = self.role, facility, "librdkafka: {message}");
             }
             ..=CRITICAL => {
@@ -102,11 +103,19 @@ impl ClientContext for LogContext {
 
     fn error(&self, error: ClientError, reason: &str) {
         // "all brokers down" follows the broker's own error, which says more; the end of a
-        // partition is no error.
+        // partition is no error; that another producer has taken the id over, as two publications
+        // of one version do to each other, is told by whoever is fenced.
         let code = super::error::code(&error);
         if !matches!(
             code,
-            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF)
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::PartitionEOF
+                    | RDKafkaErrorCode::Fatal
+                    | RDKafkaErrorCode::Fenced
+                    | RDKafkaErrorCode::ProducerFenced
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+            )
         ) {
             self.note(reason.trim());
         }

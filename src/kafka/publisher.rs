@@ -1,8 +1,8 @@
 //! Writes control-plane records: chunks, manifests, deployment events, status entries. Every
 //! record is acknowledged before a call returns.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -14,7 +14,7 @@ use super::context::{LogContext, log_through};
 use super::{ErrorKind, KafkaError, KafkaSettings, properties};
 use crate::record::{Header, OutRecord};
 
-/// How long one record may take to be acknowledged.
+/// How long one record may take to be acknowledged, if nothing else is said.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call of the transaction protocol may take.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,16 +30,54 @@ pub struct Delivery {
     pub offset: i64,
 }
 
+/// Acknowledgements by the record's number, which is given once only: what comes after its time is
+/// nobody else's.
+#[derive(Debug, Default)]
+struct Answers {
+    next: usize,
+    /// Records that somebody waits for.
+    awaited: BTreeMap<usize, Option<Result<Delivery, ClientError>>>,
+}
+
+impl Answers {
+    /// The number of a record that is waited for from now on.
+    fn expect(&mut self) -> usize {
+        let number = self.next;
+        self.next += 1;
+        self.awaited.insert(number, None);
+        number
+    }
+
+    fn give(&mut self, number: usize, answer: Result<Delivery, ClientError>) {
+        // Nobody waits any more for a record that was given up.
+        if let Some(awaited) = self.awaited.get_mut(&number) {
+            *awaited = Some(answer);
+        }
+    }
+
+    /// The answer, if it is there; it is not waited for any more then.
+    fn take(&mut self, number: usize) -> Option<Result<Delivery, ClientError>> {
+        self.awaited.get(&number)?.as_ref()?;
+        self.awaited.remove(&number).flatten()
+    }
+}
+
 struct Context {
     log: LogContext,
-    delivered: Mutex<BTreeMap<usize, Result<Delivery, ClientError>>>,
+    answers: Mutex<Answers>,
+}
+
+impl Context {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let result = match result {
             Ok(message) => Ok(Delivery {
                 partition: message.partition(),
@@ -47,16 +85,15 @@ impl ProducerContext for Context {
             }),
             Err((error, _)) => Err(error.clone()),
         };
-        self.delivered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(index, result);
+        self.answers().give(number, result);
     }
 }
 
 /// Producer of control-plane records.
 pub struct Publisher {
     producer: BaseProducer<Context>,
+    /// How long one record may take to be acknowledged.
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -95,12 +132,15 @@ impl Publisher {
     fn create(config: &ClientConfig) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("publisher"),
-            delivered: Mutex::default(),
+            answers: Mutex::default(),
         };
         let producer = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
-        Ok(Self { producer })
+        Ok(Self {
+            producer,
+            patience: DELIVERY_TIMEOUT,
+        })
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
@@ -154,8 +194,8 @@ impl Publisher {
 
     /// Writes one record and waits for its acknowledgement.
     pub fn send(&mut self, record: &OutRecord) -> Result<Delivery, KafkaError> {
-        self.enqueue(record, 0)?;
-        self.wait_for(0, &record.topic)
+        let number = self.enqueue(record)?;
+        self.wait_for(number, &record.topic)
     }
 
     /// Writes records in order, several under way at once, and waits for all of them.
@@ -165,29 +205,54 @@ impl Publisher {
         records: impl Iterator<Item = OutRecord>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<i64>, KafkaError> {
-        let mut offsets = Vec::new();
-        let mut topic = String::new();
-        let mut sent = 0;
-        for record in records {
-            if sent - offsets.len() >= MAX_IN_FLIGHT {
-                offsets.push(self.wait_for(offsets.len(), &record.topic)?.offset);
-                progress(offsets.len());
-            }
-            self.enqueue(&record, sent)?;
-            topic = record.topic;
-            sent += 1;
+        let sent = self.send_in_turn(records, progress);
+        if sent.is_err() {
+            // Nobody waits for the others any more.
+            self.producer.context().answers().awaited.clear();
         }
-        while offsets.len() < sent {
-            offsets.push(self.wait_for(offsets.len(), &topic)?.offset);
-            progress(offsets.len());
-        }
-        Ok(offsets)
+        sent
     }
 
-    fn enqueue(&self, record: &OutRecord, index: usize) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + DELIVERY_TIMEOUT;
+    fn send_in_turn(
+        &self,
+        records: impl Iterator<Item = OutRecord>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<i64>, KafkaError> {
+        let mut offsets = Vec::new();
+        let mut under_way: VecDeque<(usize, String)> = VecDeque::new();
+        let mut records = records.fuse();
         loop {
-            let mut out = BaseRecord::with_opaque_to(&record.topic, index);
+            while under_way.len() < MAX_IN_FLIGHT
+                && let Some(record) = records.next()
+            {
+                under_way.push_back((self.enqueue(&record)?, record.topic));
+            }
+            let Some((number, topic)) = under_way.pop_front() else {
+                return Ok(offsets);
+            };
+            offsets.push(self.wait_for(number, &topic)?.offset);
+            progress(offsets.len());
+        }
+    }
+
+    /// Gives the record's number.
+    fn enqueue(&self, record: &OutRecord) -> Result<usize, KafkaError> {
+        let number = self.producer.context().answers().expect();
+        let queued = self.queue(record, number);
+        if queued.is_err() {
+            self.give_up(number);
+        }
+        queued.map(|()| number)
+    }
+
+    fn give_up(&self, number: usize) {
+        self.producer.context().answers().awaited.remove(&number);
+    }
+
+    fn queue(&self, record: &OutRecord, number: usize) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let mut out = BaseRecord::with_opaque_to(&record.topic, number);
             out.key = record.key.as_deref();
             out.payload = record.value.as_deref();
             out.partition = record.partition;
@@ -210,21 +275,17 @@ impl Publisher {
         self.producer.poll(Duration::ZERO);
     }
 
-    fn wait_for(&self, index: usize, topic: &str) -> Result<Delivery, KafkaError> {
-        let deadline = Instant::now() + DELIVERY_TIMEOUT;
+    fn wait_for(&self, number: usize, topic: &str) -> Result<Delivery, KafkaError> {
+        let deadline = Instant::now() + self.patience;
         let context = || format!("writing to topic {topic:?}");
         loop {
-            let delivered = self.producer.context();
-            let result = delivered
-                .delivered
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&index);
-            match result {
+            let answer = self.producer.context().answers().take(number);
+            match answer {
                 Some(Ok(delivery)) => return Ok(delivery),
                 Some(Err(error)) => return Err(self.error(context(), &error)),
                 None if Instant::now() >= deadline => {
-                    let message = format!("not acknowledged within {DELIVERY_TIMEOUT:?}");
+                    self.give_up(number);
+                    let message = format!("not acknowledged within {:?}", self.patience);
                     return Err(KafkaError::new(ErrorKind::Retriable, context(), message)
                         .with_cause(self.producer.context().log.last_error()));
                 }
@@ -245,4 +306,71 @@ pub(super) fn headers(headers: &[Header]) -> OwnedHeaders {
             })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DEFAULT_KAFKA_MEMORY;
+    use super::super::embedded::EmbeddedBroker;
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_the_next_records() {
+        let topics = [("slow".to_owned(), 1), ("next".to_owned(), 2)];
+        let broker = EmbeddedBroker::start(&topics).unwrap();
+        let mut publisher = Publisher::idempotent(&KafkaSettings {
+            bootstrap_servers: broker.bootstrap_servers().to_owned(),
+            client: BTreeMap::new(),
+            memory: DEFAULT_KAFKA_MEMORY,
+        })
+        .unwrap();
+        let record = |topic: &str, partition| OutRecord {
+            topic: topic.to_owned(),
+            partition: Some(partition),
+            value: Some(b"x".to_vec()),
+            ..OutRecord::default()
+        };
+        // Given up before anything can have answered, and acknowledged later all the same.
+        publisher.patience = Duration::ZERO;
+        let error = publisher.send(&record("slow", 0)).unwrap_err();
+        assert!(
+            error.to_string().contains("not acknowledged within"),
+            "{error}"
+        );
+        publisher.patience = DELIVERY_TIMEOUT;
+        let delivery = publisher.send(&record("next", 1)).unwrap();
+        assert_eq!((delivery.partition, delivery.offset), (1, 0));
+        publisher.producer.flush(DELIVERY_TIMEOUT).unwrap();
+        let answers = publisher.producer.context().answers();
+        assert!(answers.awaited.is_empty(), "{answers:?}");
+        assert_eq!(answers.next, 2);
+    }
+
+    #[test]
+    fn many_records_are_acknowledged_in_order() {
+        let broker = EmbeddedBroker::start(&[("many".to_owned(), 1)]).unwrap();
+        let mut publisher = Publisher::idempotent(&KafkaSettings {
+            bootstrap_servers: broker.bootstrap_servers().to_owned(),
+            client: BTreeMap::new(),
+            memory: DEFAULT_KAFKA_MEMORY,
+        })
+        .unwrap();
+        let count = MAX_IN_FLIGHT * 3 + 1;
+        let records = (0..count).map(|n| OutRecord {
+            topic: "many".to_owned(),
+            partition: Some(0),
+            value: Some(n.to_string().into_bytes()),
+            ..OutRecord::default()
+        });
+        let mut told = Vec::new();
+        let offsets = publisher.send_all(records, &mut |n| told.push(n)).unwrap();
+        assert_eq!(offsets, (0..count as i64).collect::<Vec<_>>());
+        assert_eq!(told, (1..=count).collect::<Vec<_>>());
+        assert!(
+            publisher
+                .send_all(std::iter::empty(), &mut |_| {})
+                .unwrap()
+                .is_empty()
+        );
+    }
 }
