@@ -66,8 +66,8 @@ impl ServingSnapshot {
 #[derive(Debug, Default)]
 pub struct Serving {
     snapshot: ArcSwap<ServingSnapshot>,
-    generation: Mutex<u64>,
-    changed: Condvar,
+    /// Who waits for which model: a change wakes those only whom it concerns.
+    waiting: Mutex<BTreeMap<ModelName, Arc<Condvar>>>,
 }
 
 impl Serving {
@@ -81,36 +81,86 @@ impl Serving {
         self.snapshot.load()
     }
 
-    /// Replaces the state of `model` and wakes who waits. One writer: the registry.
+    /// Replaces the state of `model` and wakes who waits for it. One writer: the registry.
     pub fn set(&self, model: &ModelName, state: ModelState) {
+        self.set_all(vec![(model.clone(), state)]);
+    }
+
+    /// Replaces the states of several models in one swap.
+    pub fn set_all(&self, states: Vec<(ModelName, ModelState)>) {
         let mut models = self.snapshot.load().models.clone();
-        models.insert(model.clone(), state);
+        let changed: Vec<ModelName> = states.iter().map(|(model, _)| model.clone()).collect();
+        models.extend(states);
         self.snapshot.store(Arc::new(ServingSnapshot { models }));
-        *self
-            .generation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) += 1;
-        self.changed.notify_all();
+        // Taken after the swap: who has looked before it waits by now, or looks again.
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for model in changed {
+            if let Some(waiter) = waiting.get(&model) {
+                waiter.notify_all();
+            }
+        }
     }
 
-    /// Number of changes so far; for [`Self::wait_for_change`].
-    pub fn generation(&self) -> u64 {
-        *self
-            .generation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What serves `model`; where nothing does, blocks until something may, at most `timeout`. For
+    /// worker threads only.
+    pub fn wait_for(&self, model: &ModelName, timeout: Duration) -> Option<Arc<ServingModel>> {
+        let serving = || self.load().serving(model).cloned();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(serving) = serving() {
+            return Some(serving);
+        }
+        let waiter = Arc::clone(waiting.entry(model.clone()).or_default());
+        // All conditions go with the one lock; it is not held while waiting.
+        drop(waiter.wait_timeout(waiting, timeout));
+        serving()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(model: &str) -> ModelName {
+        ModelName::new(model).unwrap()
     }
 
-    /// Blocks until the snapshot has changed since `seen`, at most `timeout`; gives the newest
-    /// generation. For worker threads only.
-    pub fn wait_for_change(&self, seen: u64, timeout: Duration) -> u64 {
-        let guard = self
-            .generation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .changed
-            .wait_timeout_while(guard, timeout, |now| *now == seen);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+    #[test]
+    fn several_states_are_one_swap_and_the_others_stay() {
+        let serving = Serving::new();
+        let settled = |settled_revision| ModelState {
+            serving: None,
+            settled_revision,
+        };
+        serving.set(&name("a"), settled(1));
+        let before = Arc::clone(&serving.load());
+        serving.set_all(vec![(name("b"), settled(2)), (name("c"), settled(3))]);
+        let after: Vec<_> = serving
+            .load()
+            .iter()
+            .map(|(name, state)| (name.to_string(), state.settled_revision))
+            .collect();
+        let wanted = [("a", 1), ("b", 2), ("c", 3)].map(|(n, r)| (n.to_owned(), r));
+        assert_eq!(after, wanted);
+        assert_eq!(before.iter().count(), 1, "a snapshot never changes");
+    }
+
+    #[test]
+    fn a_change_wakes_who_waits_for_that_model_only() {
+        let serving = Serving::new();
+        let long = Duration::from_mins(1);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| serving.wait_for(&name("a"), long).is_none());
+            let other = scope.spawn(|| {
+                let start = std::time::Instant::now();
+                serving.wait_for(&name("b"), Duration::from_millis(300));
+                start.elapsed()
+            });
+            while serving.waiting.lock().unwrap().len() < 2 {
+                std::thread::yield_now();
+            }
+            serving.set(&name("a"), ModelState::default());
+            assert!(waits.join().unwrap(), "woken, and nothing serves yet");
+            assert!(other.join().unwrap() >= Duration::from_millis(300));
+        });
     }
 }

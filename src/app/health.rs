@@ -62,8 +62,8 @@ impl HealthSource for Health {
     }
 
     fn ready(&self) -> Report {
-        let view = self.board.view();
-        self.metrics.set_registry_caught_up(view.caught_up);
+        let (caught_up, unready) = self.board.look(|view| (view.caught_up, view.unready()));
+        self.metrics.set_registry_caught_up(caught_up);
         let broker = self.broker.problem().map(|why| format!("no broker: {why}"));
         let streams = self
             .streams
@@ -78,10 +78,6 @@ impl HealthSource for Health {
             };
             format!("stream {}: {why}", report.name)
         });
-        broker
-            .into_iter()
-            .chain(view.unready())
-            .chain(streams)
-            .collect()
+        broker.into_iter().chain(unready).chain(streams).collect()
     }
 }

@@ -128,7 +128,12 @@ impl Board {
 
     /// The state of this moment.
     pub fn view(&self) -> BoardView {
-        self.lock().view.clone()
+        self.look(BoardView::clone)
+    }
+
+    /// What `look` makes of the state of this moment. The watcher waits for it meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&BoardView) -> T) -> T {
+        look(&self.lock().view)
     }
 
     /// Wakes everyone who waits.

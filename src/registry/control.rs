@@ -256,6 +256,11 @@ impl Control {
         }
     }
 
+    /// Whether anything loads.
+    pub(super) fn is_loading(&self) -> bool {
+        self.models.values().any(|p| p.loading.is_some())
+    }
+
     /// Ends all loads.
     pub(super) fn cancel(&self) {
         for loading in self.models.values().filter_map(|p| p.loading.as_ref()) {

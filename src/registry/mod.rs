@@ -16,6 +16,7 @@
 //! them ever touches the workers, which see a new serving snapshot and nothing else.
 
 mod attempts;
+mod background;
 mod board;
 mod bundle;
 mod catalog;
@@ -28,6 +29,7 @@ mod deployment_log;
 mod error;
 mod fetch;
 mod fleet;
+mod followed;
 mod garbage;
 mod guard;
 mod history;

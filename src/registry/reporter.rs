@@ -124,8 +124,8 @@ fn run(stop: &AtomicBool, board: &Board, info: InstanceInfo, mut sink: Box<dyn S
     let mut seen = board.generation();
     while !stop.load(Ordering::Relaxed) {
         let mut wait = reports.idle(Instant::now());
-        let view = board.view();
-        let due = reports.due(&view, Instant::now(), SystemTime::now());
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let due = board.look(|view| reports.due(view, now, time));
         for record in due {
             match write(&mut *sink, &record) {
                 Ok(()) => {

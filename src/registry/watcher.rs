@@ -10,30 +10,28 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::background;
 use super::board::Board;
 use super::control::{Control, ControlEvent, Effect};
 use super::error::RegistryError;
+use super::followed::Followed;
 use super::lifecycle::{LoadState, Refusal};
 use super::loader::{LoadFailure, LoadJob, Loaded, Loader};
-use super::logs::{RegistryLog, RegistryLogs};
+use super::logs::RegistryLogs;
 use super::topics::{RegistryTopic, check_log_start};
 use super::trust::Trust;
-use crate::kafka::{KafkaError, LogEvent, LogStart};
+use crate::kafka::KafkaError;
 use crate::model::ModelName;
-use crate::record::OwnedRecord;
 use crate::serving::{Serving, ServingModel};
 
 /// How long a look at one topic waits for a record: what a deployment may wait at most, twice.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Most records taken from one topic before the other has its turn.
-const TURN: usize = 1000;
+/// The same while something loads: what its end may wait.
+const POLL_LOADING: Duration = Duration::from_millis(2);
 
 /// Loads that run at the same time.
 const MAX_LOADS: usize = 2;
-
-/// How much the loads stand back behind scoring.
-const LOAD_NICENESS: i32 = 10;
 
 /// Pause after the first failed attempt to reach the topics, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -135,14 +133,6 @@ struct Task {
     retired: Vec<Arc<ServingModel>>,
 }
 
-/// A topic that is followed.
-struct Followed {
-    log: Box<dyn RegistryLog>,
-    next: i64,
-    /// The stable end when it was opened.
-    end: i64,
-}
-
 impl Task {
     fn new(parts: WatcherParts, stop: Arc<AtomicBool>) -> Self {
         let (sender, messages) = sync_channel(64);
@@ -209,36 +199,12 @@ impl Task {
     fn open(&self) -> Result<(Followed, Followed), RegistryError> {
         let logs = &*self.parts.logs;
         logs.check(&RegistryTopic::ALL)?;
-        let open = |topic, next: i64| -> Result<(Followed, i64), RegistryError> {
-            let start = if next == 0 {
-                LogStart::Beginning
-            } else {
-                LogStart::Offset(next)
-            };
-            let mut log = logs.open(topic, start)?;
-            let (first, end) = (log.log_start()?, log.stable_end()?);
-            if end < next {
-                return Err(RegistryError::Shrunk {
-                    topic: logs.name(topic),
-                    end,
-                    read: next,
-                });
-            }
-            // Nothing is left of what lies before the first offset.
-            Ok((
-                Followed {
-                    log,
-                    next: next.max(first.min(end)),
-                    end,
-                },
-                first,
-            ))
-        };
-        let (deployments, first) = open(RegistryTopic::Deployments, self.deployments_next)?;
+        let (deployments, first) =
+            Followed::open(logs, RegistryTopic::Deployments, self.deployments_next)?;
         if let Some(problem) = check_log_start(&logs.name(RegistryTopic::Deployments), first) {
             return Err(RegistryError::Topics(vec![problem]));
         }
-        let (versions, _) = open(RegistryTopic::Versions, self.versions_next)?;
+        let (versions, _) = Followed::open(logs, RegistryTopic::Versions, self.versions_next)?;
         Ok((deployments, versions))
     }
 
@@ -250,9 +216,14 @@ impl Task {
     ) -> Result<(), KafkaError> {
         while !self.stopped() {
             let control = &mut self.control;
-            let new_deployments = take(&mut deployments, |record| control.deployment(&record));
+            let wait = if control.is_loading() {
+                POLL_LOADING
+            } else {
+                POLL
+            };
+            let new_deployments = deployments.take(wait, |record| control.deployment(&record));
             self.deployments_next = deployments.next;
-            let new_versions = take(&mut versions, |record| control.version(record));
+            let new_versions = versions.take(wait, |record| control.version(record));
             self.versions_next = versions.next;
             control.versions_read_to(versions.next);
             self.dirty |= new_deployments? | new_versions?;
@@ -274,7 +245,7 @@ impl Task {
     fn act(&mut self, mut versions: Option<&mut Followed>) -> Result<(), KafkaError> {
         self.parts.board.beat();
         self.hear();
-        self.retired.retain(|model| Arc::strong_count(model) > 1);
+        self.free_retired();
         let now = Instant::now();
         let due = self.wake.is_some_and(|wake| wake <= now);
         if !self.caught_up || !(self.dirty || due) {
@@ -284,16 +255,9 @@ impl Task {
         let (effects, wake) = self.control.step(now);
         self.wake = wake;
         let mut failed = None;
-        for effect in effects {
+        for effect in self.serve(effects) {
             match effect {
-                Effect::Serve(model, state) => {
-                    let old = self.parts.serving.load().serving(&model).cloned();
-                    // A state may be new and serve the same: a second hold on it would never end.
-                    let same =
-                        old.as_ref().map(Arc::as_ptr) == state.serving.as_ref().map(Arc::as_ptr);
-                    self.parts.serving.set(&model, state);
-                    self.retired.extend(old.filter(|_| !same));
-                }
+                Effect::Serve(..) => {}
                 Effect::Load(job) => self.load(&job),
                 Effect::AskVersionsEnd(model, revision) => {
                     self.dirty = true;
@@ -310,6 +274,43 @@ impl Task {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Puts what is to serve into the snapshot, all of it in one swap and before anything else,
+    /// and gives the other effects.
+    fn serve(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let (mut states, mut others) = (Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                Effect::Serve(model, state) => states.push((model, state)),
+                other => others.push(other),
+            }
+        }
+        if states.is_empty() {
+            return others;
+        }
+        let before = self.parts.serving.load();
+        for (model, state) in &states {
+            // A state may be new and serve the same: a second hold on it would never end.
+            let new = state.serving.as_ref().map(Arc::as_ptr);
+            let old = before.serving(model);
+            let replaced = old.filter(|old| Some(Arc::as_ptr(old)) != new);
+            self.retired.extend(replaced.cloned());
+        }
+        drop(before);
+        self.parts.serving.set_all(states);
+        others
+    }
+
+    /// Frees the retired versions that no worker uses any more: hundreds of megabytes take their
+    /// time, so not here, and behind scoring.
+    fn free_retired(&mut self) {
+        let unused = |model: &mut Arc<ServingModel>| Arc::strong_count(model) == 1;
+        let unused: Vec<_> = self.retired.extract_if(.., unused).collect();
+        if !unused.is_empty() {
+            // Without a thread they are freed here.
+            drop(background::spawn("free-models", move || drop(unused)));
+        }
     }
 
     /// Takes what the loads say.
@@ -339,10 +340,7 @@ impl Task {
         let sender = self.sender.clone();
         let name = format!("load-{}", job.manifest.model);
         let thread_job = job.clone();
-        let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            lower_priority();
-            run_load(&*loader, thread_job, &sender);
-        });
+        let spawned = background::spawn(&name, move || run_load(&*loader, thread_job, &sender));
         if let Err(error) = spawned {
             let failure = LoadFailure::Transient(format!("no thread to load it: {error}"));
             if let Some(event) = self.control.load_ended(job, Err(failure), Instant::now()) {
@@ -400,14 +398,6 @@ impl Task {
     }
 }
 
-/// Lets this thread, and the processes that it starts, have what the workers leave of the cores.
-fn lower_priority() {
-    // On Linux this is the thread's own, and it ends with the load.
-    if let Err(error) = rustix::process::nice(LOAD_NICENESS) {
-        tracing::debug!("loading at the same priority as scoring: {error}");
-    }
-}
-
 fn run_load(loader: &dyn Loader, job: LoadJob, sender: &SyncSender<Message>) {
     let mut last = LoadState::Announced;
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -444,31 +434,4 @@ fn next_state(state: LoadState) -> LoadState {
         LoadState::Checked => LoadState::WarmedUp,
         LoadState::WarmedUp | LoadState::Active => LoadState::Active,
     }
-}
-
-impl Followed {
-    fn done(&self) -> bool {
-        self.next >= self.end
-    }
-}
-
-/// Takes records until none is there; gives whether anything was new.
-fn take(followed: &mut Followed, mut apply: impl FnMut(OwnedRecord)) -> Result<bool, KafkaError> {
-    let before = followed.next;
-    let mut wait = POLL;
-    for _ in 0..TURN {
-        match followed.log.poll(wait)? {
-            LogEvent::Record(record) => {
-                followed.next = followed.next.max(record.offset + 1);
-                apply(record);
-                wait = Duration::ZERO;
-            }
-            LogEvent::EndOfLog { next } => {
-                followed.next = followed.next.max(next);
-                break;
-            }
-            LogEvent::Idle => break,
-        }
-    }
-    Ok(followed.next > before)
 }

@@ -73,13 +73,15 @@ pub(super) enum Rebalance {
 
 /// The version that scores now, with everything that is made once for it.
 pub(super) struct Active {
-    pub(super) serving: Arc<ServingModel>,
     /// The digest as the header carries it, written once and not for each record.
     pub(super) digest: String,
     pub(super) scorer: Scorer,
     pub(super) metrics: VersionMetrics,
     /// Tells acknowledgements of this version from those of earlier ones.
     pub(super) slot: u16,
+    /// Dropped after the scorer, which holds the model as well: the last hold on it is the
+    /// registry's then, and large memory is never freed on a worker.
+    pub(super) serving: Arc<ServingModel>,
 }
 
 /// A worker's time in its group.
@@ -157,11 +159,11 @@ impl Active {
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
         let digest = serving.digest.to_string();
         Ok(Self {
-            serving,
             digest,
             scorer,
             metrics,
             slot,
+            serving,
         })
     }
 }

@@ -90,14 +90,14 @@ impl Worker {
 
     /// No model, no consumption: waits outside the group. `None` when the process stops.
     fn wait_for_model(&self) -> Option<Arc<ServingModel>> {
-        let mut seen = self.serving.generation();
         let mut told = false;
+        let mut wait = Duration::ZERO;
         loop {
             if self.parts.stopping() {
                 return None;
             }
-            if let Some(model) = self.serving.load().serving(&self.settings.model) {
-                return Some(Arc::clone(model));
+            if let Some(model) = self.serving.wait_for(&self.settings.model, wait) {
+                return Some(model);
             }
             if !told {
                 let reason = format!("no version of model {} serves", self.settings.model);
@@ -105,7 +105,7 @@ impl Worker {
                 told = true;
             }
             self.health.beat();
-            seen = self.serving.wait_for_change(seen, WAIT);
+            wait = WAIT;
         }
     }
 
