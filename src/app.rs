@@ -27,8 +27,8 @@ use crate::config::Config;
 use crate::http::{self, Endpoints};
 use crate::kafka::ClientMemory;
 use crate::registry::{
-    Board, InstanceInfo, KafkaLogs, KafkaStatusSink, LoadGuard, LoadSafety, ModelMemory,
-    RegistryLoader, Reporter, Watcher, WatcherParts,
+    Board, InstanceInfo, KafkaLogs, KafkaStatusSink, LoadGuard, LoadSafety, ModelMemory, Origin,
+    RegistryLoader, Reporter, StatusSink, Sweeper, SweeperParts, Watcher, WatcherParts,
 };
 use crate::serving::Serving;
 use crate::stream::{Stream, StreamContext, StreamSettings};
@@ -91,6 +91,7 @@ pub struct App {
     guard: Arc<LoadGuard>,
     watcher: Watcher,
     reporter: Reporter,
+    sweeper: Sweeper,
     probe: BrokerProbe,
     stop_http: oneshot::Sender<()>,
     runtime: tokio::runtime::Runtime,
@@ -125,6 +126,7 @@ impl App {
         let info = instance_info(config, &instance_id);
         let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
         let reporter = Reporter::start(Arc::clone(&board), info, Box::new(sink))?;
+        let sweeper = start_sweeper(config, &instance_id)?;
         let streams = start_streams(config, options, &instance_id, &metrics, &serving)?;
         let health = Arc::new(Health::new(
             board,
@@ -151,6 +153,7 @@ impl App {
             guard,
             watcher,
             reporter,
+            sweeper,
             probe,
             stop_http,
             runtime,
@@ -219,6 +222,7 @@ impl App {
         if patience == CONTROL_TIMEOUT {
             self.guard.stop();
         }
+        self.sweeper.stop();
         if !self.reporter.stop(left(patience)) {
             tracing::warn!("the status tombstones were not written in time");
         }
@@ -244,8 +248,20 @@ async fn signal() -> std::io::Result<&'static str> {
 fn load_guard(config: &Config, instance_id: &str) -> Arc<LoadGuard> {
     let logs = KafkaLogs::new(config.kafka.clone(), config.registry.clone());
     let sink = KafkaStatusSink::new(config.kafka.clone(), &config.registry);
+    // A name of its own is the better word: it may move to another host.
+    let origin = match config.instance_id {
+        Some(_) => None,
+        None => Origin::of_this_process(),
+    };
+    if config.instance_id.is_none() && origin.is_none() {
+        tracing::warn!(
+            "instance_id is not set, and this system does not tell one start from the next: a \
+             version that ends the process while it is loaded is tried again at every start"
+        );
+    }
     Arc::new(LoadGuard::new(
         instance_id.to_owned(),
+        origin,
         Arc::new(logs),
         Box::new(sink),
     ))
@@ -299,6 +315,17 @@ fn start_watcher(
         trust: config.registry.trust.clone(),
         observer,
     })
+}
+
+fn start_sweeper(config: &Config, instance_id: &str) -> std::io::Result<Sweeper> {
+    let (kafka, registry) = (config.kafka.clone(), config.registry.clone());
+    let logs = KafkaLogs::new(kafka.clone(), registry.clone());
+    let sink = move || {
+        let sink = KafkaStatusSink::new(kafka.clone(), &registry);
+        Box::new(sink) as Box<dyn StatusSink>
+    };
+    let instance = instance_id.to_owned();
+    Sweeper::start(SweeperParts::new(instance, Arc::new(logs), Box::new(sink)))
 }
 
 fn instance_info(config: &Config, instance_id: &str) -> InstanceInfo {

@@ -23,9 +23,14 @@ pub struct InstanceView {
 impl InstanceView {
     /// Whether it was alive at `now` (milliseconds since 1970).
     pub fn is_live(&self, now: i64) -> bool {
-        let limit = self.heartbeat.interval_ms.saturating_mul(LIVE_INTERVALS);
-        now.saturating_sub(self.seen_at) < i64::try_from(limit).unwrap_or(i64::MAX)
+        is_fresh(self.seen_at, self.heartbeat.interval_ms, now)
     }
+}
+
+/// Whether an instance that is heard of at every interval, last `seen_at`, may be alive at `now`.
+pub(super) fn is_fresh(seen_at: i64, interval_ms: u64, now: i64) -> bool {
+    let limit = interval_ms.saturating_mul(LIVE_INTERVALS);
+    now.saturating_sub(seen_at) < i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// The fold over `model-status`.
@@ -80,6 +85,17 @@ impl Fleet {
             }
             _ => {}
         }
+    }
+
+    /// The instance `id`.
+    pub fn instance(&self, id: &str) -> Option<&InstanceView> {
+        self.instances.get(id)
+    }
+
+    /// The live instance whose id is the first.
+    pub fn first_live(&self, now: i64) -> Option<&String> {
+        let mut live = self.instances.iter().filter(|(_, view)| view.is_live(now));
+        live.next().map(|(id, _)| id)
     }
 
     /// All instances, by id.

@@ -6,15 +6,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::attempts::{Attempts, LOADING_SCHEMA, LoadingNote, Permit, loading_key};
+use super::attempts::{Attempts, LOADING_SCHEMA, LoadingNote, LoadingNotes, Permit, loading_key};
+use super::fleet::{Fleet, is_fresh};
 use super::lifecycle::{LoadState, Refusal};
 use super::loader::{LoadFailure, LoadJob};
 use super::logs::RegistryLogs;
+use super::origin::Origin;
 use super::publish::rfc3339;
 use super::read::read;
 use super::reporter::StatusSink;
 use super::topics::RegistryTopic;
 use crate::model::ModelName;
+
+/// How often an instance is taken to be heard of that has not said how often it is.
+const USUAL_INTERVAL_MS: u64 = 10_000;
 
 /// What the notes are written with.
 struct State {
@@ -28,6 +33,8 @@ struct State {
 /// Notes the loads of one instance.
 pub struct LoadGuard {
     instance: String,
+    /// Where it runs, where its name is new with each start.
+    origin: Option<Origin>,
     logs: Arc<dyn RegistryLogs>,
     state: Mutex<State>,
 }
@@ -54,10 +61,17 @@ impl Drop for Noted<'_> {
 }
 
 impl LoadGuard {
-    /// For `instance`, whose name must be the same after a restart to be of use.
-    pub fn new(instance: String, logs: Arc<dyn RegistryLogs>, sink: Box<dyn StatusSink>) -> Self {
+    /// For `instance`. With a name that is the same after a restart it knows its earlier lives by
+    /// that, else by their `origin`.
+    pub fn new(
+        instance: String,
+        origin: Option<Origin>,
+        logs: Arc<dyn RegistryLogs>,
+        sink: Box<dyn StatusSink>,
+    ) -> Self {
         Self {
             instance,
+            origin,
             logs,
             state: Mutex::new(State {
                 attempts: None,
@@ -109,11 +123,19 @@ impl LoadGuard {
             revision: job.revision,
             attempt,
             at: rfc3339(time),
+            origin: self.origin.clone(),
         };
         let value = serde_json::to_vec(&note).map_err(|e| LoadFailure::Transient(e.to_string()))?;
         let key = loading_key(&self.instance, model);
         match state.sink.write(&key, Some(value)) {
-            Ok(()) => {}
+            // What earlier lives have noted under other names is in the new note.
+            Ok(()) => {
+                let names = state.attempts.as_ref();
+                let names = names.map(|all| all.other_names(model, &self.instance));
+                for name in names.unwrap_or_default() {
+                    Self::take_back(&mut state, &name, model);
+                }
+            }
             Err(error) if error.is_retriable() => {
                 return Err(LoadFailure::Transient(format!(
                     "that it is being loaded cannot be noted: {error}"
@@ -129,17 +151,29 @@ impl LoadGuard {
         })
     }
 
-    /// The notes that the last life of this instance has left.
+    /// What the notes tell that earlier lives of this instance have left.
     fn read(&self) -> Result<Attempts, LoadFailure> {
-        let mut attempts = Attempts::new();
+        let (mut notes, mut fleet) = (LoadingNotes::new(), Fleet::new());
         let done = read(&*self.logs, RegistryTopic::Status, &mut |record| {
-            if let Some(key) = &record.key {
-                let at = record.timestamp.unwrap_or(0);
-                attempts.apply(&self.instance, key, record.value.as_deref(), at);
-            }
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            notes.apply(
+                key.unwrap_or_default(),
+                value,
+                record.timestamp.unwrap_or(0),
+            );
+            fleet.apply(key, value, record.timestamp);
         });
         done.map_err(|error| LoadFailure::Transient(error.to_string()))?;
-        Ok(attempts)
+        let now = millis(SystemTime::now());
+        let origin = self.origin.as_ref();
+        Ok(notes.deaths(&self.instance, origin, |note, at| {
+            let seen = origin.and_then(|origin| origin.sees_running(note.origin.as_ref()?));
+            // One that cannot be seen is given the time that any instance is given.
+            let heard = fleet.instance(&note.instance);
+            let last = heard.map_or(at, |view| view.seen_at.max(at));
+            let interval = heard.map_or(USUAL_INTERVAL_MS, |view| view.heartbeat.interval_ms);
+            !seen.unwrap_or_else(|| is_fresh(last, interval, now))
+        }))
     }
 
     fn end(&self, model: &ModelName) {
@@ -155,12 +189,12 @@ impl LoadGuard {
         }
         // Taken back at a clean stop, where the load is left behind.
         if state.open.remove(model).is_some() {
-            self.take_back(&mut state, model);
+            Self::take_back(&mut state, &self.instance, model);
         }
     }
 
-    fn take_back(&self, state: &mut State, model: &ModelName) {
-        if let Err(error) = state.sink.write(&loading_key(&self.instance, model), None) {
+    fn take_back(state: &mut State, instance: &str, model: &ModelName) {
+        if let Err(error) = state.sink.write(&loading_key(instance, model), None) {
             tracing::warn!(%model, "that it is no longer loaded cannot be noted: {error}");
         }
     }
@@ -170,7 +204,7 @@ impl LoadGuard {
         // A load that is being noted this moment holds the lock for a request at most.
         let mut state = self.lock();
         for model in std::mem::take(&mut state.open).into_keys() {
-            self.take_back(&mut state, &model);
+            Self::take_back(&mut state, &self.instance, &model);
         }
     }
 }
@@ -201,11 +235,12 @@ mod tests {
 
     /// One life of an instance.
     fn life(logs: &FakeLogs) -> LoadGuard {
-        LoadGuard::new(
-            "i".to_owned(),
-            Arc::new(logs.clone()),
-            Box::new(Sink(logs.clone())),
-        )
+        life_of("i", None, logs)
+    }
+
+    fn life_of(name: &str, origin: Option<Origin>, logs: &FakeLogs) -> LoadGuard {
+        let sink = Box::new(Sink(logs.clone()));
+        LoadGuard::new(name.to_owned(), origin, Arc::new(logs.clone()), sink)
     }
 
     fn job(revision: i64) -> LoadJob {
@@ -264,7 +299,6 @@ mod tests {
     fn the_refusal_says_why_and_for_how_long() {
         let logs = FakeLogs::default();
         let guard = life(&logs);
-        let mut attempts = Attempts::new();
         let now = SystemTime::now();
         let note = LoadingNote {
             schema: LOADING_SCHEMA.to_owned(),
@@ -275,10 +309,12 @@ mod tests {
             revision: 5,
             attempt: 2,
             at: rfc3339(now),
+            origin: None,
         };
         let value = serde_json::to_vec(&note).unwrap();
-        attempts.apply("i", b"i/m/loading", Some(&value), millis(now));
-        guard.lock().attempts = Some(attempts);
+        let mut notes = LoadingNotes::new();
+        notes.apply(b"i/m/loading", Some(&value), millis(now));
+        guard.lock().attempts = Some(notes.deaths("i", None, |_, _| true));
         let Err(LoadFailure::Banned(refusal, left)) = guard.begin(&job(5)) else {
             panic!("refused")
         };
@@ -289,5 +325,72 @@ mod tests {
         );
         assert!(left.as_secs() > 590 && left.as_secs() <= 601);
         assert!(guard.begin(&job(6)).is_ok(), "deployed anew");
+    }
+
+    /// The attempts that the notes of `model-status` tell of, by the instance's name.
+    fn standing(logs: &FakeLogs) -> BTreeMap<String, u32> {
+        let mut all = BTreeMap::new();
+        read(logs, RegistryTopic::Status, &mut |record| {
+            let key = String::from_utf8(record.key.unwrap()).unwrap();
+            match record.value {
+                Some(value) => {
+                    let note: LoadingNote = serde_json::from_slice(&value).unwrap();
+                    all.insert(key, note.attempt);
+                }
+                None => drop(all.remove(&key)),
+            }
+        })
+        .unwrap();
+        all
+    }
+
+    #[test]
+    fn a_name_that_is_new_at_every_start_does_not_hide_the_deaths_before() {
+        let logs = FakeLogs::default();
+        let here = Origin::of_this_process().unwrap();
+        // Processes of this host that run no more, and one that does.
+        let gone = |n: u64| {
+            let began = here.began + n;
+            Some(Origin {
+                began,
+                ..here.clone()
+            })
+        };
+        let die = |name: &str, origin| {
+            let guard = life_of(name, origin, &logs);
+            std::mem::forget(guard.begin(&job(5)).unwrap());
+        };
+        die("first", gone(1));
+        die("runs", Some(here.clone()));
+        assert_eq!(standing(&logs)["runs/m/loading"], 2);
+        // The one that runs is a neighbour, and the first one's death is told by its note.
+        die("third", gone(3));
+        let notes = standing(&logs);
+        assert_eq!(notes["third/m/loading"], 1);
+        assert!(!notes.contains_key("first/m/loading"), "{notes:?}");
+        die("fourth", gone(4));
+        assert_eq!(standing(&logs)["fourth/m/loading"], 2);
+        // A load that ends takes back what was noted before it.
+        drop(life_of("fifth", gone(5), &logs).begin(&job(5)).unwrap());
+        assert_eq!(
+            standing(&logs).into_keys().collect::<Vec<_>>(),
+            ["runs/m/loading"]
+        );
+        // Containers see one another by their heartbeats only, and the fake's records are old.
+        let elsewhere = |n: &str| {
+            let processes = format!("pid:[{n}]");
+            Some(Origin {
+                processes,
+                ..here.clone()
+            })
+        };
+        logs.append(RegistryTopic::Status, b"runs/m/loading", None, Vec::new());
+        die("container", elsewhere("1"));
+        die("next-container", elsewhere("2"));
+        let notes = standing(&logs);
+        assert_eq!(
+            notes.into_iter().collect::<Vec<_>>(),
+            [("next-container/m/loading".to_owned(), 2)]
+        );
     }
 }

@@ -38,6 +38,7 @@ mod loader;
 mod logs;
 mod memory;
 mod operate;
+mod origin;
 mod probe;
 mod publish;
 mod read;
@@ -47,6 +48,7 @@ mod rollback;
 mod settings;
 mod status;
 mod store;
+mod sweeper;
 mod topics;
 mod transfer;
 mod trust;
@@ -58,7 +60,7 @@ mod control_tests;
 #[cfg(test)]
 mod lifecycle_tests;
 
-pub use attempts::{Attempts, LOADING_SCHEMA, LoadingNote, Permit, loading_key};
+pub use attempts::{Attempts, LOADING_SCHEMA, LoadingNote, LoadingNotes, Permit, loading_key};
 pub use board::{Board, BoardView};
 pub use bundle::{Bundle, BundleError};
 pub use catalog::{
@@ -88,6 +90,7 @@ pub use loader::{
 pub use logs::{KafkaLogs, RegistryLog, RegistryLogs};
 pub use memory::{Lease, MemoryObserver, ModelMemory, NoMemory};
 pub use operate::{Appended, Attribution, append_event, deploy_event, undeploy_event};
+pub use origin::Origin;
 pub use probe::{
     ModelProbe, PROBE_SCHEMA, ProbeAnswer, ProbeCandidate, ProbeHead, ProbeLimits, ProbeRefusal,
     ProbeReport, ProbeSystem, run_probe,
@@ -102,6 +105,7 @@ pub use status::{
     StatusEntry, WorkingOn, heartbeat_key, status_key,
 };
 pub use store::{Location, fetch_uri, locate};
+pub use sweeper::{Sweeper, SweeperParts};
 pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
 pub use transfer::take_out;
 pub use trust::{SIGNATURE_HEADER, Standing, Trust, TrustedKey};
