@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::Failure;
 use crate::app::{App, AppOptions};
 use crate::config::{Config, environment};
@@ -10,6 +12,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let (config, source) =
         Config::load(path, environment()).map_err(|errors| Failure::Usage(errors.to_string()))?;
     super::start_logs(&config.log)?;
+    open_as_many_files_as_allowed();
     let streams: Vec<&str> = config
         .streams
         .iter()
@@ -34,4 +37,23 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     tracing::info!("{signal}: draining");
     app.stop();
     Ok(())
+}
+
+/// Every worker's clients hold sockets and pipes: with a stream for each of a hundred models, the
+/// limit that most systems begin with is over. A program may raise it, as far as the system allows.
+fn open_as_many_files_as_allowed() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
+    }
 }
