@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// Publishes a dense net of so many square layers, with the contract of flights version 1 and no
 /// golden rows of its.
-fn publish_dense(world: &World, version: &str, layers: usize, width: usize) {
+pub fn publish_dense(world: &World, version: &str, layers: usize, width: usize) {
     let text = std::fs::read_to_string(models().join("v1.toml")).unwrap();
     let kept = text.lines().filter(|line| !line.starts_with("golden_file"));
     let manifest = world.path(&format!("{version}.toml"));

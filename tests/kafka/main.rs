@@ -26,6 +26,7 @@ mod logs;
 mod matrix;
 mod observability;
 mod onnx;
+mod operators;
 mod publish;
 mod readers;
 mod rebuild;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     trials.extend(security::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());
+    trials.extend(operators::trials());
     trials.extend(bad_events::trials());
     trials.extend(dlq::trials());
     trials.extend(fence::trials());

@@ -1,8 +1,13 @@
-//! One test's world on a broker: its topics, its configuration, its instances, its command line.
+//! One test's world on a broker: its topics, its configuration, what is written to them. `commands`
+//! is its command line, `instance` what runs in it, `tail` reads its topics.
+
+mod commands;
+mod instance;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,15 +15,17 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use serde_json::Value;
 use swapstream::kafka::{
     Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
-    RecordHeaders, RecordLimits, SendError, TopicEvent, TopicReader,
+    RecordHeaders, RecordLimits, SendError,
 };
 use swapstream::record::{Header, OutRecord, OwnedRecord};
 use tempfile::TempDir;
 
-use crate::support::{Broker, Process, bin, eventually, try_http_get, unique};
+pub use self::commands::Done;
+pub use self::instance::Instance;
+pub use self::tail::{Read, Tail, predictions};
+use crate::support::{Broker, Process, bin, eventually, unique};
 
 /// How long anything may take that only has to work.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -34,6 +41,8 @@ pub struct World {
     /// Of [`Self::append`]: a new one takes longer than what it writes.
     publisher: Mutex<Option<Publisher>>,
     pub shutdown_timeout: &'static str,
+    /// Whether instances have a name of their own, `instance_id`.
+    pub named: bool,
     /// Another address for instances and commands.
     pub servers: Option<String>,
     /// Variables of the instances that are started.
@@ -46,33 +55,6 @@ pub struct World {
     pub registry_extra: String,
     /// Lines that go at the end of the configuration.
     pub extra: String,
-}
-
-/// What a command printed and how it ended.
-#[derive(Debug)]
-pub struct Done {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Done {
-    /// The one JSON object on stdout.
-    pub fn json(&self) -> Value {
-        assert_eq!(self.stdout.lines().count(), 1, "one line: {self:?}");
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-
-    pub fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
-        self
-    }
-}
-
-/// A running instance.
-pub struct Instance {
-    pub process: Process,
-    pub http: String,
 }
 
 pub fn models() -> PathBuf {
@@ -108,6 +90,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             publisher: Mutex::default(),
             shutdown_timeout: "20s",
+            named: true,
             servers: None,
             env: Vec::new(),
             client: "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"".into(),
@@ -155,7 +138,7 @@ impl World {
         let name = &self.name;
         let text = format!(
             r#"
-instance_id = "{instance}"
+{instance_id}
 shutdown_timeout = "{shutdown_timeout}"
 [kafka]
 bootstrap_servers = "{servers}"
@@ -180,6 +163,11 @@ include = ["flight_id"]
 {stream_extra}
 {extra}
 "#,
+            instance_id = if self.named {
+                format!("instance_id = \"{instance}\"")
+            } else {
+                String::new()
+            },
             shutdown_timeout = self.shutdown_timeout,
             client = self.client,
             servers = { self.servers.as_ref() }.unwrap_or(&self.kafka.bootstrap_servers),
@@ -192,62 +180,6 @@ include = ["flight_id"]
         );
         std::fs::write(&path, text).unwrap();
         path
-    }
-
-    /// Runs a command to its end.
-    pub fn run(&self, args: &[&str]) -> Done {
-        let config = self.config("cli");
-        let mut command = Command::new(bin());
-        command
-            .arg("-c")
-            .arg(config)
-            .args(args)
-            .stdin(Stdio::null());
-        let out = command.output().unwrap();
-        Done {
-            code: out.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(out.stdout).unwrap(),
-            stderr: String::from_utf8(out.stderr).unwrap(),
-        }
-    }
-
-    /// Publishes one of the flights models under `version`.
-    pub fn publish(&self, flights: &str, version: &str) -> Done {
-        let file = models().join(format!("{flights}.onnx"));
-        let manifest = models().join(format!("{flights}.toml"));
-        let (file, manifest) = (file.to_str().unwrap(), manifest.to_str().unwrap());
-        self.publish_file(file, &["--manifest", manifest], "late-arrival", version)
-    }
-
-    pub fn publish_file(&self, file: &str, more: &[&str], model: &str, version: &str) -> Done {
-        let mut args = vec![
-            "model",
-            "publish",
-            file,
-            "--model",
-            model,
-            "--version",
-            version,
-        ];
-        args.extend(more);
-        args.extend(["--output", "json"]);
-        self.run(&args)
-    }
-
-    pub fn deploy(&self, version: &str) -> i64 {
-        let done = self
-            .run(&[
-                "model",
-                "deploy",
-                "late-arrival",
-                version,
-                "--output",
-                "json",
-            ])
-            .ok();
-        done.json()["revision"]
-            .as_i64()
-            .unwrap_or_else(|| panic!("{done:?}"))
     }
 
     /// Starts an instance; does not wait until it is ready.
@@ -412,223 +344,6 @@ include = ["flight_id"]
         }
         assert!(producer.failure().is_none(), "{:?}", producer.failure());
     }
-
-    /// Reads `topic` until it holds `count` records, and then for what else comes within a moment.
-    pub fn read(&self, topic: &str, count: usize) -> Vec<OwnedRecord> {
-        let mut tail = self.tail(topic);
-        tail.until(count, PATIENCE);
-        tail.settle();
-        tail.records
-    }
-
-    /// Everything that is in `topic` now.
-    pub fn all(&self, topic: &str) -> Vec<OwnedRecord> {
-        self.tail(topic).read_to_end()
-    }
-
-    /// Follows `topic`.
-    pub fn tail(&self, topic: &str) -> Tail {
-        let partitions = if topic == self.input() {
-            self.partitions
-        } else {
-            self.output_partitions
-        };
-        self.tail_of(topic, partitions)
-    }
-
-    /// Follows `topic`, which has so many partitions.
-    pub fn tail_of(&self, topic: &str, partitions: i32) -> Tail {
-        let topics = [(topic.to_owned(), partitions)];
-        Tail {
-            reader: TopicReader::open(&self.kafka, &topics).unwrap(),
-            records: Vec::new(),
-        }
-    }
-
-    /// The status of the model as `model status --output json` gives it.
-    pub fn status(&self) -> Value {
-        self.run(&["model", "status", "late-arrival", "--output", "json"])
-            .ok()
-            .json()
-    }
-}
-
-/// A reader that keeps what it has read.
-pub struct Tail {
-    reader: TopicReader,
-    pub records: Vec<OwnedRecord>,
-}
-
-impl Tail {
-    /// Reads on for a moment; gives whether something came.
-    pub fn turn(&mut self, wait: Duration) -> bool {
-        match self.reader.poll(wait) {
-            Ok(TopicEvent::Record(record)) => {
-                self.records.push(record);
-                true
-            }
-            Ok(_) => false,
-            Err(error) if error.is_retriable() => false,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    pub fn until(&mut self, count: usize, deadline: Duration) {
-        self.until_that(&format!("{count} records"), deadline, |records| {
-            records.len() >= count
-        });
-    }
-
-    pub fn until_that(
-        &mut self,
-        what: &str,
-        deadline: Duration,
-        mut done: impl FnMut(&[OwnedRecord]) -> bool,
-    ) {
-        let end = Instant::now() + deadline;
-        while !done(&self.records) {
-            assert!(
-                Instant::now() < end,
-                "not within {deadline:?}: {what}; {} records so far",
-                self.records.len()
-            );
-            self.turn(Duration::from_millis(20));
-        }
-    }
-
-    /// Reads to the ends that hold now and gives everything.
-    pub fn read_to_end(mut self) -> Vec<OwnedRecord> {
-        let ends = self.reader.ends(PATIENCE).unwrap();
-        let mut left = ends.values().filter(|end| **end > 0).count();
-        let deadline = Instant::now() + PATIENCE;
-        while left > 0 {
-            assert!(Instant::now() < deadline, "not read to its end");
-            match self.reader.poll(Duration::from_millis(20)) {
-                Ok(TopicEvent::Record(record)) => self.records.push(record),
-                Ok(TopicEvent::EndOfPartition { next, .. }) if next > 0 => left -= 1,
-                Ok(_) => {}
-                Err(error) => assert!(error.is_retriable(), "{error}"),
-            }
-        }
-        self.records
-    }
-
-    /// Reads what is there until nothing has come for half a second.
-    pub fn settle(&mut self) {
-        let mut quiet = Instant::now();
-        while quiet.elapsed() < Duration::from_millis(500) {
-            if self.turn(Duration::from_millis(20)) {
-                quiet = Instant::now();
-            }
-        }
-    }
-}
-
-/// A test that fails shows what its instances said.
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let lines = self.process.stderr_lines();
-            let lines = &lines[lines.len().saturating_sub(200)..];
-            eprintln!("the instance at {} said:\n{}", self.http, lines.join("\n"));
-        }
-    }
-}
-
-impl Instance {
-    pub fn wait_ready(&self) {
-        eventually("the instance is ready", PATIENCE, || self.ready());
-    }
-
-    /// Ready, or the answer of `/readyz`.
-    pub fn ready(&self) -> Result<(), String> {
-        match try_http_get(&self.http, "/readyz")? {
-            (200, _) => Ok(()),
-            (_, body) => Err(format!(
-                "{body}\n{}",
-                self.process.stderr_lines().join("\n")
-            )),
-        }
-    }
-
-    /// Waits until the deployment at `revision` serves.
-    pub fn wait_serves(&self, revision: i64) {
-        let wanted = format!("revision=\"{revision}\"");
-        eventually("the deployment serves", PATIENCE, || {
-            let metrics = self.metrics();
-            let mut infos = metrics
-                .lines()
-                .filter(|line| line.starts_with("swapstream_model_info{"));
-            match infos.find(|line| line.contains(&wanted)) {
-                Some(_) => Ok(()),
-                None => Err(format!(
-                    "{wanted}\n{}",
-                    self.process.stderr_lines().join("\n")
-                )),
-            }
-        });
-    }
-
-    pub fn get(&self, path: &str) -> (u16, String) {
-        try_http_get(&self.http, path).unwrap()
-    }
-
-    /// The value of one series, named as `/metrics` shows it; 0 where it is not there.
-    pub fn metric(&self, series: &str) -> f64 {
-        let metrics = self.metrics();
-        let value = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
-    }
-
-    pub fn metrics(&self) -> String {
-        let (code, body) = try_http_get(&self.http, "/metrics").unwrap();
-        assert_eq!(code, 200);
-        body
-    }
-
-    /// Stops in order and checks that it went well, and fast: a worker that waits for what never
-    /// comes ends at its deadline, which is no failure by itself.
-    pub fn stop(mut self) -> Vec<String> {
-        let start = Instant::now();
-        self.process.terminate();
-        let status = self.process.wait_exit(PATIENCE);
-        let lines = self.process.stderr_lines();
-        assert!(status.success(), "{status}: {}", lines.join("\n"));
-        assert!(
-            start.elapsed() < Duration::from_secs(8),
-            "slow stop: {}",
-            lines.join("\n")
-        );
-        lines
-    }
-}
-
-/// A prediction and the record it came in.
-pub struct Read {
-    pub partition: i32,
-    pub offset: i64,
-    pub version: String,
-    pub revision: i64,
-    pub value: Value,
-}
-
-/// Parses predictions.
-pub fn predictions(records: &[OwnedRecord]) -> Vec<Read> {
-    records
-        .iter()
-        .map(|record| {
-            let value: Value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
-            Read {
-                partition: value["input"]["partition"].as_i64().unwrap() as i32,
-                offset: value["input"]["offset"].as_i64().unwrap(),
-                version: value["version"].as_str().unwrap().to_owned(),
-                revision: value["revision"].as_i64().unwrap(),
-                value,
-            }
-        })
-        .collect()
 }
 
 /// The sample events that ship with the project.
