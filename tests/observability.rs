@@ -184,6 +184,8 @@ async fn every_selector_matches_what_prometheus_scrapes() {
         digest: "sha256:00",
         revision: 0,
         runtime: "tract",
+        plans: 5,
+        plan_bytes: 4096,
     }));
     let settings = HttpSettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

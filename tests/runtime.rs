@@ -140,8 +140,11 @@ fn signatures_leave_the_batch_axis_out() {
             runtime: "tract",
             batch_invariant,
             plan_rows: largest,
+            plans: model.info().plans,
+            plan_bytes: model.info().plan_bytes,
         };
         assert_eq!(*model.info(), info, "{name}");
+        assert!((1..=5).contains(&info.plans), "{name}: {info:?}");
     }
 }
 

@@ -32,7 +32,7 @@ fn observe(event: &ControlEvent, of: &mut dyn FnMut(&ModelName) -> ModelMetrics)
             version,
             digest,
             revision,
-            runtime,
+            info,
             ..
         } => {
             let metrics = of(model);
@@ -41,7 +41,9 @@ fn observe(event: &ControlEvent, of: &mut dyn FnMut(&ModelName) -> ModelMetrics)
                 version: version.as_str(),
                 digest: &digest.to_string(),
                 revision: *revision,
-                runtime,
+                runtime: info.runtime,
+                plans: info.plans,
+                plan_bytes: info.plan_bytes,
             }));
         }
         ControlEvent::Retired { model, .. } => {

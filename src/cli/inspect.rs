@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::Args;
 
 use super::{Failure, Output, terminal};
@@ -100,6 +101,18 @@ fn tell_runs(runs: &Runs, line: &mut impl FnMut(&str, String)) {
     tell_speed(runs, line);
 }
 
+fn plans(runs: &Runs) -> String {
+    let rows = format!("up to {} rows", runs.plan_rows);
+    match runs.plans {
+        0 => rows,
+        1 => format!("1, {rows}, {}", ByteSize(runs.plan_bytes as u64)),
+        plans => format!(
+            "{plans}, {rows}, {} together",
+            ByteSize(runs.plan_bytes as u64)
+        ),
+    }
+}
+
 fn tell_speed(runs: &Runs, line: &mut impl FnMut(&str, String)) {
     line(
         "invariant",
@@ -108,7 +121,7 @@ fn tell_speed(runs: &Runs, line: &mut impl FnMut(&str, String)) {
             runs.batch_invariant
         ),
     );
-    line("plans", format!("up to {} rows", runs.plan_rows));
+    line("plans", plans(runs));
     line("load", format!("{:.1} ms", runs.compile_ms));
     for time in &runs.timings {
         let per_row = time.median_us / time.rows as f64;

@@ -15,6 +15,7 @@ use super::trust::Trust;
 use super::turn::Turn;
 use crate::model::{Digest, Manifest, ModelName, Version};
 use crate::record::OwnedRecord;
+use crate::runtime::CompiledInfo;
 use crate::serving::{ModelState, ServingModel};
 
 /// Something happened to a model; for logs and metrics.
@@ -33,8 +34,8 @@ pub enum ControlEvent {
         revision: i64,
         /// The version that served before.
         previous: Option<Version>,
-        /// What runs it.
-        runtime: &'static str,
+        /// What runs it, and how.
+        info: CompiledInfo,
         /// How long the load took; `None`: the same bytes served before.
         took: Option<Duration>,
     },

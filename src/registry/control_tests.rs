@@ -86,6 +86,8 @@ impl Loader for FakeLoader {
             runtime: "fake",
             batch_invariant: true,
             plan_rows: 1,
+            plans: 2,
+            plan_bytes: 77,
         };
         let compiled = Arc::new(FakeModel {
             signature: Signature::default(),

@@ -164,7 +164,7 @@ impl Turn<'_> {
         loaded: Loaded,
         took: Option<Duration>,
     ) {
-        let runtime = loaded.compiled.info().runtime;
+        let info = loaded.compiled.info().clone();
         let serving = Arc::new(ServingModel {
             model: self.model.clone(),
             version: candidate.version.clone(),
@@ -184,7 +184,7 @@ impl Turn<'_> {
             digest,
             revision: candidate.revision,
             previous,
-            runtime,
+            info,
             took,
         }));
     }

@@ -54,6 +54,12 @@ pub struct Runs {
     pub batch_invariant: bool,
     /// Rows that the largest plan takes; larger batches are split.
     pub plan_rows: usize,
+    /// How many plans there are; 0 with ONNX Runtime, which has none.
+    #[serde(default)]
+    pub plans: usize,
+    /// Bytes of the plans' constants and tables; 0 with ONNX Runtime, which does not tell.
+    #[serde(default)]
+    pub plan_bytes: usize,
     /// Time to load it, the checks included.
     pub compile_ms: f64,
     /// Time per batch on one thread of this machine; empty where the model fails on random rows.
@@ -80,6 +86,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
             signature: compiled.model.signature().clone(),
             batch_invariant: info.batch_invariant,
             plan_rows: info.plan_rows,
+            plans: info.plans,
+            plan_bytes: info.plan_bytes,
             compile_ms: compiled.compile_ms,
             timings: timings.unwrap_or_default(),
         }

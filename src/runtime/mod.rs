@@ -13,7 +13,9 @@
 
 mod axes;
 mod choose;
+mod direct;
 mod fingerprint;
+mod footprint;
 #[doc(hidden)]
 pub mod graph;
 mod inspect;
@@ -92,6 +94,11 @@ pub struct CompiledInfo {
     /// Rows that the largest plan takes; larger batches are split. ONNX Runtime has no plans, but
     /// splits as well.
     pub plan_rows: usize,
+    /// How many plans there are; 0 where the runtime has none.
+    pub plans: usize,
+    /// Bytes of the plans' constants and tables, those that they share counted once; 0 where the
+    /// runtime does not tell.
+    pub plan_bytes: usize,
 }
 
 /// A model that is ready to run. Shared by all workers.

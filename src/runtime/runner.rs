@@ -10,6 +10,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_hir::internal::anyhow;
 
+use super::direct::Direct;
 use super::plans::{self, Plan};
 use super::types::datum_type;
 use super::{RunError, Runner, brief, live_rows, panics};
@@ -23,6 +24,8 @@ pub(super) struct TractRunner {
     /// Rows of the plans, ascending, and what belongs to each.
     sizes: Vec<usize>,
     lanes: Vec<Lane>,
+    /// Runs the model without plans, where that is possible.
+    direct: Option<Direct>,
 }
 
 /// One worker's state of a plan.
@@ -38,8 +41,9 @@ struct Lane {
 
 impl TractRunner {
     /// `plans` are ordered by their rows.
-    pub(super) fn new(plans: &[Plan], signature: Arc<Signature>) -> Self {
+    pub(super) fn new(plans: &[Plan], direct: Option<Direct>, signature: Arc<Signature>) -> Self {
         Self {
+            direct,
             signature,
             sizes: plans.iter().map(|plan| plan.rows).collect(),
             lanes: plans.iter().cloned().map(Lane::new).collect(),
@@ -47,6 +51,9 @@ impl TractRunner {
     }
 
     fn run_all(&mut self, inputs: &Columns, outputs: &mut Columns) -> TractResult<()> {
+        if let Some(direct) = &self.direct {
+            return direct.run(inputs, outputs);
+        }
         let mut start = 0;
         while start < inputs.rows {
             let lane = self

@@ -8,6 +8,7 @@ use tract_onnx::prelude::{InferenceFact, InferenceModel, TypedModel, TypedSimple
 use tract_onnx::tract_hir::internal::{DimLike, ToDim};
 
 use super::axes::{self, Computed};
+use super::direct::Direct;
 use super::invariance::Purpose;
 use super::onnx_file::{self, LoadLimits, OnnxFile};
 use super::plan::{self, Trouble, guarded};
@@ -15,8 +16,8 @@ use super::plans::{self, PLAN_ROWS, Plan};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
 use super::{
-    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, invariance, live_rows,
-    samples, support,
+    CompiledInfo, CompiledModel, LoadError, RunError, Runner, brief, footprint, invariance,
+    live_rows, samples, support,
 };
 use crate::codec::Columns;
 use crate::model::{Signature, TensorSpec};
@@ -73,7 +74,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         .map_err(|error| refused(failure.unwrap_or(error)))?;
     let main = Plan { rows, graph };
     let signature = Arc::new(Signature { inputs, outputs });
-    let mut runner = TractRunner::new(std::slice::from_ref(&main), Arc::clone(&signature));
+    let mut runner = TractRunner::new(std::slice::from_ref(&main), None, Arc::clone(&signature));
     // Made-up rows hold no known categories; that is not what is tried out.
     let time = live_rows::on_trial(|| {
         run_on_zeros(&mut runner, &signature)?;
@@ -127,12 +128,16 @@ fn first_invariant(
     signature: Arc<Signature>,
     weights: usize,
 ) -> TractModel {
+    let direct = plans.first().and_then(|plan| Direct::of(&plan.graph));
     let mut model = TractModel {
         plans: Vec::new(),
+        direct,
         info: CompiledInfo {
             runtime: "tract",
             batch_invariant: false,
             plan_rows: main,
+            plans: 0,
+            plan_bytes: 0,
         },
         signature,
     };
@@ -151,6 +156,8 @@ fn first_invariant(
             break;
         }
     }
+    model.info.plans = model.plans.len();
+    model.info.plan_bytes = footprint::bytes(&model.plans);
     model
 }
 
@@ -219,13 +226,18 @@ fn run_on_zeros(runner: &mut dyn Runner, signature: &Signature) -> Result<(), Lo
 /// A model that tract runs.
 struct TractModel {
     plans: Vec<Plan>,
+    direct: Option<Direct>,
     signature: Arc<Signature>,
     info: CompiledInfo,
 }
 
 impl TractModel {
     fn new_runner(&self) -> TractRunner {
-        TractRunner::new(&self.plans, Arc::clone(&self.signature))
+        TractRunner::new(
+            &self.plans,
+            self.direct.clone(),
+            Arc::clone(&self.signature),
+        )
     }
 }
 

@@ -361,6 +361,10 @@ pub struct Served<'a> {
     pub revision: i64,
     /// What runs it.
     pub runtime: &'a str,
+    /// How many plans it is compiled into.
+    pub plans: usize,
+    /// Bytes that the plans hold.
+    pub plan_bytes: usize,
 }
 
 impl ModelMetrics {
@@ -380,6 +384,9 @@ impl ModelMetrics {
             // Fails only where the series is gone already.
             drop(families.model_info.remove_label_values(&before));
             let [model, version, ..] = &before;
+            let of_version = [model, version];
+            drop(families.model_plans.remove_label_values(&of_version));
+            drop(families.model_plan_bytes.remove_label_values(&of_version));
             lock(&families.retirements).retire(model, version, Instant::now());
         }
         if let Some(served) = served {
@@ -392,6 +399,13 @@ impl ModelMetrics {
                 served.runtime.to_owned(),
             ];
             families.model_info.with_label_values(&labels).set(1);
+            let [model, version, ..] = &labels;
+            let gauge = |number| i64::try_from(number).unwrap_or(i64::MAX);
+            let plans = families.model_plans.with_label_values(&[model, version]);
+            plans.set(gauge(served.plans));
+            let bytes = &families.model_plan_bytes;
+            let bytes = bytes.with_label_values(&[model, version]);
+            bytes.set(gauge(served.plan_bytes));
             all.insert(self.model.clone(), labels);
         }
     }

@@ -26,6 +26,8 @@ fn what_is_exported_is_the_catalogue_and_nothing_else() {
         digest: "sha256:00",
         revision: 4,
         runtime: "tract",
+        plans: 5,
+        plan_bytes: 1000,
     }));
     let exported: BTreeMap<String, (BTreeSet<String>, String)> = metrics
         .registry
@@ -96,13 +98,22 @@ fn at_most_one_version_of_a_model_is_said_to_serve() {
             digest: "sha256:00",
             revision,
             runtime: "tract",
+            plans: revision as usize,
+            plan_bytes: 1000,
         }));
     }
     assert_eq!(infos().len(), 1);
     assert!(infos()[0].contains("revision=\"2\""));
+    let plans = |of: &str| {
+        let name = format!("swapstream_model_{of}{{model=\"m\",version=\"1\"}}");
+        series(&metrics).remove(&name)
+    };
+    assert_eq!(plans("plans").as_deref(), Some("2"));
+    assert_eq!(plans("plan_bytes").as_deref(), Some("1000"));
     // Handles of one model are views of the same thing.
     metrics.model("m").set_served(None);
     assert!(infos().is_empty());
+    assert_eq!((plans("plans"), plans("plan_bytes")), (None, None));
 }
 
 #[test]

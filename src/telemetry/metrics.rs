@@ -148,6 +148,10 @@ families! {
     MODEL_INFO = gauge("swapstream_model_info",
         &["model", "version", "digest", "revision", "runtime"],
         "1 for the version that serves each model on this instance; no series while none does.");
+    MODEL_PLANS = gauge("swapstream_model_plans", &["model", "version"],
+        "Plans that the serving version is compiled into, each for batches of one size; 0 with ONNX Runtime, which has none.");
+    MODEL_PLAN_BYTES = gauge("swapstream_model_plan_bytes", &["model", "version"],
+        "Constants and tables of the serving version's plans, what they share counted once; 0 with ONNX Runtime, which does not tell.");
     MODEL_SWAPS = counter("swapstream_model_swaps_total", &["model", "outcome"],
         "Deployment events that this instance has acted on, by outcome.");
     MODEL_LOAD_DURATION = histogram("swapstream_model_load_duration_seconds",

@@ -118,6 +118,44 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_takes_what_runs_the_model() {
+        use crate::model::{Artifact, Digest, ManifestDraft, ModelName, Version};
+        let chosen = |name: &str| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+            let bytes = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
+            let artifact = Artifact {
+                digest: Digest::of(&bytes),
+                bytes: bytes.len() as u64,
+                uri: None,
+            };
+            let (model, version) = (ModelName::new("m").unwrap(), Version::new("1").unwrap());
+            let draft = ManifestDraft::default();
+            let mut manifest = draft.finish(model, version, artifact, Vec::new());
+            let measured = choose(&bytes, &mut manifest, 1 << 20);
+            measured.map(|measured| (manifest.runtime, measured))
+        };
+        let (runtime, measured) = chosen("trees").unwrap();
+        assert_eq!(measured.len(), runtime::candidates(RuntimeKind::Auto).len());
+        let tract = &measured[0];
+        assert_eq!((tract.runtime, &tract.refused), (RuntimeKind::Tract, &None));
+        assert!(!tract.timings.is_empty() && tract.batch_invariant == Some(true));
+        assert_eq!(Some(runtime), better(&measured));
+        // An operator that tract lacks: the other runtime, or no one.
+        let chosen = chosen("contrib");
+        if runtime::check_onnxruntime().is_ok() {
+            let (runtime, measured) = chosen.unwrap();
+            assert_eq!(runtime, RuntimeKind::OnnxRuntime);
+            assert!(measured[0].refused.as_ref().unwrap().contains("Gelu"));
+            assert!(!measured[1].timings.is_empty());
+        } else {
+            let Err(Failure::Failed(why)) = chosen else {
+                panic!("nothing runs it");
+            };
+            assert!(why.contains("no runtime runs the model: tract:"), "{why}");
+        }
+    }
+
+    #[test]
     fn the_faster_wins_by_a_margin_and_never_at_the_cost_of_invariance() {
         use RuntimeKind::{OnnxRuntime, Tract};
         let pick = |tract: (bool, f64), ort: (bool, f64)| {

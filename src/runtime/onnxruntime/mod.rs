@@ -92,6 +92,8 @@ pub(super) fn compile(
             runtime: "onnxruntime",
             batch_invariant,
             plan_rows: most,
+            plans: 0,
+            plan_bytes: 0,
         },
     }))
 }

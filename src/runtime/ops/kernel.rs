@@ -14,6 +14,8 @@ use tract_onnx::tract_hir::internal::{
     check_input_arity, check_output_arity, expand, op_as_typed_op, op_out_of_plan,
 };
 
+use super::direct::{Finish, Score};
+
 /// An operator as we write it.
 pub(in crate::runtime) trait Kernel: fmt::Debug + Send + Sync + 'static {
     /// The ONNX name.
@@ -31,6 +33,21 @@ pub(in crate::runtime) trait Kernel: fmt::Debug + Send + Sync + 'static {
 
     /// Type and shape of the outputs, or why the inputs do not fit.
     fn facts(&self, inputs: &[Fact]) -> TractResult<TVec<Fact>>;
+
+    /// The kernel as what scores rows of floats, if it is that.
+    fn score(&self) -> Option<&dyn Score> {
+        None
+    }
+
+    /// The kernel as what changes rows of floats where they lie, if it is that.
+    fn finish(&self) -> Option<&dyn Finish> {
+        None
+    }
+
+    /// Bytes of the tables that it keeps.
+    fn bytes(&self) -> usize {
+        0
+    }
 
     /// The outputs, exactly as [`Kernel::facts`] announced them. A row of them depends on the same
     /// row of the inputs only, and is computed in the same order wherever it lies.
@@ -90,6 +107,18 @@ impl PartialEq for OwnOperator {
 }
 
 impl Eq for OwnOperator {}
+
+/// `op` as a [`Kernel`], if it is one.
+pub(super) fn of(op: &dyn TypedOp) -> Option<&dyn Kernel> {
+    let OwnOperator(kernel) = op.downcast_ref()?;
+    Some(&**kernel)
+}
+
+/// Where the tables of `op` lie and how long they are, if it is a [`Kernel`].
+pub(super) fn held(op: &dyn TypedOp) -> Option<(usize, usize)> {
+    let OwnOperator(kernel) = op.downcast_ref()?;
+    Some((Arc::as_ptr(kernel).addr(), kernel.bytes()))
+}
 
 impl Op for OwnOperator {
     fn name(&self) -> StaticName {

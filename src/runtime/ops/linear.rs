@@ -12,11 +12,13 @@ use tract_onnx::prelude::{Datum, TDim, TValue, TVec, TractResult, tvec};
 use tract_onnx::tract_hir::internal::bail;
 
 use super::attributes;
+use super::direct::{Rows, Score, append_labels};
 use super::kernel::{Built, Fact, Kernel, operator};
 use super::labels::{Labels, best_class};
 use super::post_transform::PostTransform;
 use super::tensors::{check_number, filled, floats, input, known, matrix};
 use super::weights::Weights;
+use crate::codec::Values;
 
 /// One row of coefficients and one intercept for each target.
 #[derive(Debug, Default)]
@@ -48,6 +50,11 @@ impl Linear {
             intercepts if intercepts == targets => Ok(targets),
             intercepts => bail!("has {intercepts} intercepts for {targets} targets"),
         }
+    }
+
+    /// Bytes of the coefficients, twice: as listed, and as they are used.
+    fn bytes(&self) -> usize {
+        2 * (size_of_val(self.coefficients.as_slice()) + size_of_val(self.intercepts.as_slice()))
     }
 
     /// The scores of all rows of `x`.
@@ -88,6 +95,14 @@ impl Kernel for LinearRegressor {
         Ok(tvec!(Fact::new(f32::datum_type(), [rows, targets.into()])))
     }
 
+    fn bytes(&self) -> usize {
+        self.linear.bytes()
+    }
+
+    fn score(&self) -> Option<&dyn Score> {
+        Some(self)
+    }
+
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<TValue>> {
         let x = input(inputs, 0)?;
         let [rows, features] = matrix(x.shape())?;
@@ -100,6 +115,28 @@ impl Kernel for LinearRegressor {
         })?;
         Ok(tvec!(scores))
     }
+}
+
+impl Score for LinearRegressor {
+    fn append(
+        &self,
+        rows: Rows<'_>,
+        scores: &mut Vec<f32>,
+        _: Option<&mut Values>,
+    ) -> TractResult<()> {
+        let targets = self.linear.targets(rows.width)?;
+        let scores = room(scores, rows.count * targets);
+        self.linear.scores(rows.values, rows.width, scores);
+        self.post.apply(scores, targets);
+        Ok(())
+    }
+}
+
+/// Room for `count` values at the end of `scores`.
+fn room(scores: &mut Vec<f32>, count: usize) -> &mut [f32] {
+    let start = scores.len();
+    scores.resize(start + count, 0.0);
+    scores.get_mut(start..).unwrap_or_default()
 }
 
 #[derive(Debug)]
@@ -131,6 +168,27 @@ impl LinearClassifier {
         }
     }
 
+    /// Scores and classes of rows of `features` values.
+    fn both(
+        &self,
+        x: &[f32],
+        features: usize,
+        scores: &mut [f32],
+        classes: &mut [usize],
+    ) -> TractResult<()> {
+        let [targets, width] = self.targets(features)?;
+        if targets == 1 {
+            self.single(x, features, scores, classes);
+            return Ok(());
+        }
+        self.linear.scores(x, features, scores);
+        for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(width)) {
+            *class = best_class(scores);
+        }
+        self.post.apply(scores, width);
+        Ok(())
+    }
+
     /// Scores and classes of a model with one target.
     fn single(&self, x: &[f32], features: usize, scores: &mut [f32], classes: &mut [usize]) {
         let width = scores.len().checked_div(classes.len()).unwrap_or(1).max(1);
@@ -158,6 +216,14 @@ impl Kernel for LinearClassifier {
         2
     }
 
+    fn bytes(&self) -> usize {
+        self.linear.bytes()
+    }
+
+    fn score(&self) -> Option<&dyn Score> {
+        Some(self)
+    }
+
     fn facts(&self, inputs: &[Fact]) -> TractResult<TVec<Fact>> {
         let (rows, features) = one_matrix(inputs)?;
         let [_, width] = self.targets(features)?;
@@ -174,16 +240,7 @@ impl Kernel for LinearClassifier {
         let x = floats(x)?;
         let mut classes = vec![0; rows];
         let scores = filled(&[rows, width], |scores| {
-            if targets == 1 {
-                self.single(&x, features, scores, &mut classes);
-                return Ok(());
-            }
-            self.linear.scores(&x, features, scores);
-            for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(width)) {
-                *class = best_class(scores);
-            }
-            self.post.apply(scores, width);
-            Ok(())
+            self.both(&x, features, scores, &mut classes)
         })?;
         let labels = if targets == 1 && width == 1 {
             self.labels.zero_and_one().tensor(&classes)?
@@ -191,6 +248,29 @@ impl Kernel for LinearClassifier {
             self.labels.tensor(&classes)?
         };
         Ok(tvec!(labels, scores))
+    }
+}
+
+impl Score for LinearClassifier {
+    fn append(
+        &self,
+        rows: Rows<'_>,
+        scores: &mut Vec<f32>,
+        labels: Option<&mut Values>,
+    ) -> TractResult<()> {
+        let [targets, width] = self.targets(rows.width)?;
+        let mut classes = vec![0; rows.count];
+        let scores = room(scores, rows.count * width);
+        self.both(rows.values, rows.width, scores, &mut classes)?;
+        let Some(to) = labels else {
+            return Ok(());
+        };
+        let other = (targets == 1 && width == 1).then(|| self.labels.zero_and_one());
+        let (ints, strings): (&[i64], &[String]) = match other.as_ref().unwrap_or(&self.labels) {
+            Labels::Ints(ints) => (ints, &[]),
+            Labels::Strings(strings) => (&[], strings),
+        };
+        append_labels(to, classes.into_iter(), ints, strings)
     }
 }
 

@@ -8,6 +8,7 @@ mod array_feature_extractor;
 mod attributes;
 mod binarizer;
 mod coupling;
+pub(in crate::runtime) mod direct;
 mod feature_vectorizer;
 mod imputer;
 mod kernel;
@@ -31,11 +32,13 @@ mod svm;
 mod svm_classifier;
 mod svm_regressor;
 mod tensors;
+mod text;
 mod trees;
 mod weights;
 mod wide;
 
 use tract_onnx::Onnx;
+use tract_onnx::prelude::TypedOp;
 
 pub(super) use replace::replace;
 pub(super) use wide::fused;
@@ -67,6 +70,11 @@ pub(super) fn onnx() -> Onnx {
     onnx
 }
 
+/// Where the tables of an operator of ours lie and how many bytes they are.
+pub(super) fn held(op: &dyn TypedOp) -> Option<(usize, usize)> {
+    trees::held(op).or_else(|| kernel::held(op))
+}
+
 /// Adds the operators to `onnx`, over its own of the same name.
 fn register(onnx: &mut Onnx) {
     let register = &mut onnx.op_register;
@@ -86,5 +94,6 @@ fn register(onnx: &mut Onnx) {
     register.insert("Scaler", scaler::scaler);
     register.insert("SVMClassifier", svm_classifier::classifier);
     register.insert("SVMRegressor", svm_regressor::regressor);
+    text::register(register);
     trees::register(register);
 }

@@ -9,6 +9,7 @@ use tract_onnx::prelude::{Datum, TValue, TVec, TractResult, tvec};
 use tract_onnx::tract_hir::internal::bail;
 
 use super::attributes;
+use super::direct::Finish;
 use super::kernel::{Built, Fact, Kernel, operator};
 use super::math::sum;
 use super::tensors::{check_number, filled, floats, input, matrix};
@@ -35,30 +36,42 @@ pub(super) fn normalizer(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
 }
 
 impl Norm {
-    fn apply(self, x: &[f32], y: &mut [f32]) {
+    fn apply(self, row: &mut [f32]) {
         let norm = match self {
-            Self::Max => x.iter().copied().fold(f32::MIN, f32::max),
-            Self::L1 => sum(x, f32::abs),
-            Self::L2 => sum(x, |x| x * x),
+            Self::Max => row.iter().copied().fold(f32::MIN, f32::max),
+            Self::L1 => sum(row, f32::abs),
+            Self::L2 => sum(row, |x| x * x),
         };
-        let each = x.iter().zip(y);
+        let each = row.iter_mut();
         if norm == 0.0 {
-            each.for_each(|(x, y)| *y = *x);
-        } else if self == Self::L2 {
+            return;
+        }
+        if self == Self::L2 {
             // The squares are divided, so that no row overflows that the reference takes.
-            each.for_each(|(x, y)| {
-                let magnitude = (x * x / norm).sqrt();
-                *y = if *x < 0.0 { -magnitude } else { magnitude };
+            each.for_each(|x| {
+                let magnitude = (*x * *x / norm).sqrt();
+                *x = if *x < 0.0 { -magnitude } else { magnitude };
             });
         } else {
-            each.for_each(|(x, y)| *y = x / norm);
+            each.for_each(|x| *x /= norm);
         }
+    }
+}
+
+impl Finish for Normalizer {
+    fn finish(&self, values: &mut [f32], width: usize) {
+        let rows = values.chunks_exact_mut(width.max(1));
+        rows.for_each(|row| self.0.apply(row));
     }
 }
 
 impl Kernel for Normalizer {
     fn name(&self) -> &'static str {
         "Normalizer"
+    }
+
+    fn finish(&self) -> Option<&dyn Finish> {
+        Some(self)
     }
 
     fn facts(&self, inputs: &[Fact]) -> TractResult<TVec<Fact>> {
@@ -75,9 +88,8 @@ impl Kernel for Normalizer {
         let [_, columns] = matrix(x.shape())?;
         let values = floats(x)?;
         let y = filled(x.shape(), |y| {
-            let width = columns.max(1);
-            let rows = values.chunks_exact(width).zip(y.chunks_exact_mut(width));
-            rows.for_each(|(x, y)| self.0.apply(x, y));
+            y.iter_mut().zip(&*values).for_each(|(y, x)| *y = *x);
+            Finish::finish(self, y, columns);
             Ok(())
         })?;
         Ok(tvec!(y))

@@ -101,7 +101,7 @@ impl BitTree {
             match visit {
                 Visit::Node(place) => {
                     let node = *nodes.get(place)?;
-                    if node.left() == place {
+                    if node.left() == 0 {
                         // Rows of doubles have no lanes, not even for a tree of one leaf.
                         node.float()?;
                         *tree.payloads.get_mut(leaves)? = node.payload();
@@ -111,9 +111,10 @@ impl BitTree {
                     if stack.len() > 2 * LEAVES {
                         return None;
                     }
-                    stack.push(Visit::Node(node.left() + 1));
+                    let left = place.checked_add_signed(node.left())?;
+                    stack.push(Visit::Node(left + 1));
                     stack.push(Visit::Left(place, leaves));
-                    stack.push(Visit::Node(node.left()));
+                    stack.push(Visit::Node(left));
                 }
                 Visit::Left(place, first) => {
                     let node = *nodes.get(place)?;
@@ -126,6 +127,11 @@ impl BitTree {
             }
         }
         (tree.tests.len() <= depth as usize * step()).then_some(tree)
+    }
+
+    /// Bytes of the comparisons.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.tests.as_slice())
     }
 
     /// The payloads of blocks of [`LANES`] rows each: `cells` has `columns` vectors for each block.
@@ -163,6 +169,11 @@ impl BitTrees {
                 .collect(),
             payloads: trees.iter().map(|tree| tree.payloads).collect(),
         })
+    }
+
+    /// Bytes of the comparisons and payloads.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.groups.as_slice()) + size_of_val(self.payloads.as_slice())
     }
 
     /// Hands the payload of `row` in each tree to `found`.

@@ -3,7 +3,7 @@
 
 use super::ensemble::{Aggregate, Ensemble, Precision, Task, TreeError, Weight};
 use super::head::Head;
-use super::kernel::{Forest, Node, ROWS};
+use super::kernel::{Forest, LANES, Node};
 use super::leaves::{self, Leaves, Scored};
 use super::lower::{self, Column, View};
 use super::pack::{self, Packed};
@@ -62,6 +62,19 @@ enum Adding<A> {
     },
 }
 
+impl<A> Adding<A> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::PerTree(targets) => size_of_val(targets.as_slice()),
+            Self::Dense(values) => size_of_val(values.as_slice()),
+            Self::Sparse {
+                starts, weights, ..
+            } => size_of_val(starts.as_slice()) + size_of_val(weights.as_slice()),
+        }
+    }
+}
+
 /// Rows of one block, and values in it: the rows stay in the cache while all trees are walked.
 pub(crate) const BLOCK_ROWS: usize = 128;
 const BLOCK_VALUES: usize = 16 << 10;
@@ -106,6 +119,20 @@ impl Compiled {
     /// Features that a row must have at least.
     pub(crate) fn width(&self) -> usize {
         self.width
+    }
+
+    /// Bytes of nodes, comparisons and weights.
+    pub(crate) fn bytes(&self) -> usize {
+        let forest = match &self.packed {
+            Packed::Narrow(forest) => forest.bytes(),
+            Packed::Wide(forest) => forest.bytes(),
+            Packed::Double(forest) => forest.bytes(),
+        };
+        forest
+            + match &self.sums {
+                Sums::Single(summing) => summing.adding.bytes(),
+                Sums::Double(summing) => summing.adding.bytes(),
+            }
     }
 
     /// Scores of a row.
@@ -155,7 +182,7 @@ impl Compiled {
     ) {
         let columns = forest.columns();
         let rows = scores.len() / self.targets;
-        let fitting = (BLOCK_VALUES / columns).clamp(ROWS, BLOCK_ROWS) / ROWS * ROWS;
+        let fitting = (BLOCK_VALUES / columns).clamp(LANES, BLOCK_ROWS) / LANES * LANES;
         let block = fitting.min(rows).max(1);
         with_buffer::<N::Value, _>(Buffer::Cells, block * columns, |cells| {
             let mut features = features.chunks(width.max(1) * block);

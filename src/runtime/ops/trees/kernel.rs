@@ -1,13 +1,13 @@
 //! Walks packed trees. The hot loop of tree ensembles, and for its sake without bounds checks.
 //!
-//! A node is eight bytes: threshold, column, and the place of its left child; the right child is
-//! next to it. `x <= threshold` goes left, anything else right. A leaf is a node that reads
-//! column 0, which holds -inf, and so goes left for ever, to itself: all walks of a tree take
-//! the same number of steps, without a branch. A leaf's threshold holds its payload, any bits
-//! that are no NaN.
+//! A node is eight bytes: threshold, column, and how far away its right child is; the left child is
+//! in front of that. `x <= threshold` goes left, anything else right. A leaf is a node that reads
+//! column 0, which holds -inf, and so goes left for ever, to itself: walks take steps without a
+//! branch, as many as the tree is deep, or fewer where all have come to a leaf. A leaf's threshold
+//! holds its payload, any bits that are no NaN.
 //!
-//! One walk waits for memory at every step, so several are interleaved: a batch takes
-//! [`ROWS`] rows through one tree at a time, a single row goes through [`TREES`] trees at a time.
+//! One walk waits for memory at every step, so [`LANES`] are interleaved: rows of a batch in one
+//! tree, or a single row in as many trees. Distances, not places, keep each walk in one register.
 #![expect(
     unsafe_code,
     reason = "bounds checks take half of the time; `Forest::new` checks every index once"
@@ -19,35 +19,39 @@
 
 use super::bits::{BitTree, BitTrees};
 
-/// Rows that walk together.
-pub(crate) const ROWS: usize = 16;
-/// Trees that one row walks together.
-pub(crate) const TREES: usize = 8;
+/// Walks side by side.
+pub(crate) const LANES: usize = 16;
+/// Steps between two looks whether all walks have ended.
+const STEPS: u32 = 4;
+/// Nodes of eight bytes in a line of the cache.
+pub(super) const LINE: usize = 8;
 
 /// A packed node.
 pub(crate) trait Node: Copy {
     /// What thresholds are compared with.
     type Value: Copy + PartialOrd;
     /// A comparison; `None` where it does not fit.
-    fn test(threshold: f64, column: usize, left: usize) -> Option<Self>;
-    /// A leaf at `place`; `None` where it does not fit.
-    fn leaf(payload: u32, place: usize) -> Option<Self>;
+    fn test(threshold: f64, column: usize, left: isize) -> Option<Self>;
+    fn leaf(payload: u32) -> Self;
+    /// What stands behind the last node of a tree: its children are the one before and itself.
+    fn end() -> Self;
     fn column(self) -> usize;
-    fn left(self) -> usize;
+    /// Nodes from this one to its left child; 0 for a leaf.
+    fn left(self) -> isize;
     fn payload(self) -> u32;
     /// The threshold, where thresholds are floats.
     fn float(self) -> Option<f32>;
-    /// Where a row with this value in the node's column goes on.
-    fn next(self, value: Self::Value) -> usize;
+    /// Nodes from this one to where a row with this value in its column goes on.
+    fn next(self, value: Self::Value) -> isize;
 }
 
-/// Eight bytes; at most 65,536 columns, and nodes in a tree.
+/// Eight bytes; at most 65,536 columns, and as many nodes between one and its children.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct Narrow {
     threshold: f32,
     column: u16,
-    left: u16,
+    right: u16,
 }
 
 /// Twelve bytes.
@@ -56,7 +60,7 @@ pub(crate) struct Narrow {
 pub(crate) struct Wide {
     threshold: f32,
     column: u32,
-    left: u32,
+    right: i32,
 }
 
 /// Sixteen bytes, for thresholds that are no floats.
@@ -65,28 +69,35 @@ pub(crate) struct Wide {
 pub(crate) struct Double {
     threshold: f64,
     column: u32,
-    left: u32,
+    right: i32,
 }
 
 macro_rules! node {
-    ($node:ident, $value:ident, $index:ident, $from_payload:expr, $to_payload:expr, $float:expr) => {
+    ($node:ident, $value:ident, $from_payload:expr, $to_payload:expr, $float:expr) => {
         impl Node for $node {
             type Value = $value;
 
-            fn test(threshold: f64, column: usize, left: usize) -> Option<Self> {
+            fn test(threshold: f64, column: usize, left: isize) -> Option<Self> {
                 Some(Self {
                     threshold: threshold as $value,
                     column: column.try_into().ok()?,
-                    left: left.try_into().ok()?,
+                    right: (left + 1).try_into().ok()?,
                 })
             }
 
-            fn leaf(payload: u32, place: usize) -> Option<Self> {
-                Some(Self {
+            fn leaf(payload: u32) -> Self {
+                Self {
                     threshold: $from_payload(payload),
                     column: 0,
-                    left: place.try_into().ok()?,
-                })
+                    right: 1,
+                }
+            }
+
+            fn end() -> Self {
+                Self {
+                    right: 0,
+                    ..Self::leaf(0)
+                }
             }
 
             #[inline(always)]
@@ -95,8 +106,8 @@ macro_rules! node {
             }
 
             #[inline(always)]
-            fn left(self) -> usize {
-                self.left as usize
+            fn left(self) -> isize {
+                self.right as isize - 1
             }
 
             #[inline(always)]
@@ -110,20 +121,18 @@ macro_rules! node {
             }
 
             #[inline(always)]
-            #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN goes right")]
-            fn next(self, value: $value) -> usize {
-                self.left as usize + usize::from(!(value <= self.threshold))
+            fn next(self, value: $value) -> isize {
+                self.right as isize - isize::from(value <= self.threshold)
             }
         }
     };
 }
 
-node!(Narrow, f32, u16, f32::from_bits, f32::to_bits, Some);
-node!(Wide, f32, u32, f32::from_bits, f32::to_bits, Some);
+node!(Narrow, f32, f32::from_bits, f32::to_bits, Some);
+node!(Wide, f32, f32::from_bits, f32::to_bits, Some);
 node!(
     Double,
     f64,
-    u32,
     |payload| f64::from_bits(u64::from(payload)),
     |threshold: f64| threshold.to_bits() as u32,
     |_| None
@@ -153,18 +162,28 @@ impl<N: Node> Forest<N> {
     /// of them -inf. `None` where a node leads out of its tree or its row, be it a leaf: both its
     /// place and the next have to exist.
     pub(crate) fn new(trees: Vec<(Vec<N>, u32)>, columns: usize) -> Option<Self> {
+        let count: usize = trees.iter().map(|(nodes, _)| nodes.len() + LINE).sum();
         let mut forest = Self {
-            nodes: Vec::with_capacity(trees.iter().map(|(nodes, _)| nodes.len()).sum()),
+            nodes: Vec::with_capacity(count + LINE),
             trees: Vec::with_capacity(trees.len()),
             bits: Vec::with_capacity(trees.len()),
             has_bits: [false; 2],
             singles: None,
             columns,
         };
+        // All children lie in pairs behind the root: with the root as the last of a line, no pair
+        // lies in two.
+        let aligned = forest
+            .nodes
+            .as_ptr()
+            .align_offset(LINE * size_of::<Narrow>());
+        let first = aligned.min(LINE) % LINE;
         for (nodes, depth) in trees {
-            let inside = |node: &N| node.column() < columns && node.left() + 1 < nodes.len();
-            if nodes.is_empty() || !nodes.iter().all(inside) {
+            if nodes.is_empty() || !are_inside(&nodes, columns) {
                 return None;
+            }
+            while forest.nodes.len() % LINE != (first + LINE - 1) % LINE {
+                forest.nodes.push(N::end());
             }
             let start = forest.nodes.len().try_into().ok()?;
             forest.trees.push(Tree { start, depth });
@@ -196,81 +215,106 @@ impl<N: Node> Forest<N> {
         self.has_bits
     }
 
+    /// Bytes of the nodes and the lists of comparisons.
+    pub(crate) fn bytes(&self) -> usize {
+        let bits = self.bits.iter().flatten().map(BitTree::bytes);
+        let singles = self.singles.as_ref().map_or(0, BitTrees::bytes);
+        size_of_val(self.nodes.as_slice())
+            + size_of_val(self.trees.as_slice())
+            + size_of_val(self.bits.as_slice())
+            + bits.sum::<usize>()
+            + singles
+    }
+
     /// Values of a row.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The payloads that [`ROWS`] rows, which lie one behind the other, find in one tree.
+    /// The payloads that [`LANES`] rows, which lie one behind the other, find in one tree.
     #[inline(always)]
-    pub(crate) fn walk_rows(&self, tree: usize, rows: &[N::Value]) -> [u32; ROWS] {
-        assert!(rows.len() >= ROWS * self.columns && tree < self.trees.len());
-        let mut places = [0; ROWS];
-        // SAFETY: the tree was asserted to exist, and its nodes lie in `nodes`. A place in it is 0,
-        // or the `left` or `left + 1` of one of its nodes: `new` found both to be inside the tree,
-        // for leaves as well. Columns are less than `columns`, and so many values has each row.
+    pub(crate) fn walk_rows(&self, tree: usize, rows: &[N::Value]) -> [u32; LANES] {
+        assert!(rows.len() >= LANES * self.columns && tree < self.trees.len());
+        // SAFETY: the tree was asserted to exist, and its root lies in `nodes`. `walk` steps from
+        // a node to one that is as far away as one of its children: `new` found both to be inside
+        // the tree, for leaves as well. Columns are less than `columns`, and so many values has
+        // each row.
         unsafe {
             let Tree { start, depth } = *self.trees.get_unchecked(tree);
-            let nodes = self.nodes.as_ptr().add(start as usize);
+            let root = self.nodes.as_ptr().add(start as usize);
             let rows = rows.as_ptr();
-            for _ in 0..depth {
-                for (row, place) in places.iter_mut().enumerate() {
-                    let node = *nodes.add(*place);
-                    let value = *rows.add(row * self.columns + node.column());
-                    *place = node.next(value);
-                }
-            }
-            places.map(|place| (*nodes.add(place)).payload())
+            walk([root; LANES], depth, |lane| rows.add(lane * self.columns))
         }
     }
 
-    /// The payloads that one row finds in [`TREES`] trees, `first` and those behind it.
+    /// The payloads that one row finds in `L` trees, `first` and those behind it; the last tree's
+    /// where there are fewer.
     #[inline(always)]
-    pub(crate) fn walk_trees(&self, first: usize, row: &[N::Value]) -> [u32; TREES] {
-        assert!(row.len() >= self.columns && first + TREES <= self.trees.len());
+    pub(crate) fn walk_trees<const L: usize>(&self, first: usize, row: &[N::Value]) -> [u32; L] {
+        assert!(row.len() >= self.columns && first < self.trees.len());
+        let last = self.trees.len() - 1;
+        let mut deepest = 0;
         // SAFETY: as in `walk_rows`; a tree that is less deep than the others stays at its leaf, or
         // wherever else in itself its nodes lead.
         unsafe {
-            let trees = self.trees.as_ptr().add(first);
-            let mut depth = 0;
-            let mut nodes = [self.nodes.as_ptr(); TREES];
-            for (tree, nodes) in nodes.iter_mut().enumerate() {
-                let tree = *trees.add(tree);
-                *nodes = nodes.add(tree.start as usize);
-                depth = depth.max(tree.depth);
-            }
-            let row = row.as_ptr();
-            let mut places = [0; TREES];
-            for _ in 0..depth {
-                for (place, nodes) in places.iter_mut().zip(nodes) {
-                    let node = *nodes.add(*place);
-                    let value = *row.add(node.column());
-                    *place = node.next(value);
-                }
-            }
-            let mut payloads = [0; TREES];
-            for ((payload, place), nodes) in payloads.iter_mut().zip(places).zip(nodes) {
-                *payload = (*nodes.add(place)).payload();
-            }
-            payloads
+            let roots = std::array::from_fn(|lane| {
+                let tree = *self.trees.get_unchecked((first + lane).min(last));
+                deepest = deepest.max(tree.depth);
+                self.nodes.as_ptr().add(tree.start as usize)
+            });
+            walk(roots, deepest, |_| row.as_ptr())
         }
     }
+}
 
-    /// The payload that one row finds in one tree.
-    #[inline(always)]
-    pub(crate) fn walk(&self, tree: usize, row: &[N::Value]) -> u32 {
-        assert!(row.len() >= self.columns && tree < self.trees.len());
-        // SAFETY: as in `walk_rows`.
-        unsafe {
-            let Tree { start, depth } = *self.trees.get_unchecked(tree);
-            let nodes = self.nodes.as_ptr().add(start as usize);
-            let mut place = 0;
-            for _ in 0..depth {
-                let node = *nodes.add(place);
-                let value = *row.as_ptr().add(node.column());
-                place = node.next(value);
+/// Whether every node leads to two that there are, and reads one of `columns`.
+fn are_inside<N: Node>(nodes: &[N], columns: usize) -> bool {
+    nodes.iter().enumerate().all(|(place, node)| {
+        let left = place.checked_add_signed(node.left());
+        node.column() < columns && left.is_some_and(|left| left + 1 < nodes.len())
+    })
+}
+
+/// The payloads at the ends of `L` walks of at most `depth` steps.
+///
+/// # Safety
+/// Every node that can be reached from `places` has both its children, and `row` points to a value
+/// for each of their columns.
+#[inline(always)]
+unsafe fn walk<N: Node, const L: usize>(
+    mut places: [*const N; L],
+    depth: u32,
+    row: impl Fn(usize) -> *const N::Value,
+) -> [u32; L] {
+    let mut left = depth;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let step = |lane: usize, place: &mut *const N| {
+            let node = **place;
+            let value = *row(lane).add(node.column());
+            *place = place.offset(node.next(value));
+            node.left()
+        };
+        while left > STEPS {
+            for _ in 1..STEPS {
+                for (lane, place) in places.iter_mut().enumerate() {
+                    step(lane, place);
+                }
             }
-            (*nodes.add(place)).payload()
+            let mut moved = 0;
+            for (lane, place) in places.iter_mut().enumerate() {
+                moved |= step(lane, place);
+            }
+            if moved == 0 {
+                return places.map(|place| (*place).payload());
+            }
+            left -= STEPS;
         }
+        for _ in 0..left {
+            for (lane, place) in places.iter_mut().enumerate() {
+                step(lane, place);
+            }
+        }
+        places.map(|place| (*place).payload())
     }
 }

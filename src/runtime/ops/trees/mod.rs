@@ -32,6 +32,8 @@ mod walk;
 
 use tract_onnx::model::OnnxOpRegister;
 
+pub(super) use op::{held, score};
+
 /// Puts the operators in place of tract's.
 pub(super) fn register(operators: &mut OnnxOpRegister) {
     operators.insert("TreeEnsembleClassifier", op::classifier);

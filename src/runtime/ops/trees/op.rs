@@ -20,7 +20,9 @@ use super::compiled::Compiled;
 use super::ensemble::Precision;
 use super::real::{Feature, Real};
 use super::{version_5, versions_1_3};
+use crate::codec::Values;
 use crate::runtime::live_rows;
+use crate::runtime::ops::direct::{Rows, Score, append_labels};
 
 type Operator = (Box<dyn InferenceOp>, Vec<String>);
 
@@ -209,6 +211,54 @@ impl PartialEq for CompiledTrees {
 }
 
 impl Eq for CompiledTrees {}
+
+/// Where the tables of compiled trees lie and how many bytes they are.
+pub(in crate::runtime::ops) fn held(op: &dyn TypedOp) -> Option<(usize, usize)> {
+    let CompiledTrees { compiled, .. } = op.downcast_ref()?;
+    Some((Arc::as_ptr(compiled).addr(), compiled.bytes()))
+}
+
+/// Compiled trees as what scores rows of floats.
+pub(in crate::runtime::ops) fn score(op: &dyn TypedOp) -> Option<&dyn Score> {
+    let trees: &CompiledTrees = op.downcast_ref()?;
+    Some(trees)
+}
+
+impl Score for CompiledTrees {
+    fn append(
+        &self,
+        rows: Rows<'_>,
+        scores: &mut Vec<f32>,
+        labels: Option<&mut Values>,
+    ) -> TractResult<()> {
+        let start = scores.len();
+        scores.resize(start + rows.count * self.compiled.targets(), 0.0);
+        let scores = scores.get_mut(start..).unwrap_or_default();
+        let run =
+            |places: &mut [i64], scores| self.compiled.run(rows.values, rows.width, scores, places);
+        match (labels, &self.parsed.labels) {
+            // In place: most labels are numbers.
+            (Some(Values::Int64(to)), Some(Labels::Ints(labels))) => {
+                let start = to.len();
+                to.resize(start + rows.count, 0);
+                let to = to.get_mut(start..).unwrap_or_default();
+                run(to, scores)?;
+                for place in to {
+                    *place = labels.get(*place as usize).copied().unwrap_or_default();
+                }
+            }
+            (Some(to), Some(Labels::Strings(labels))) => {
+                let mut places = vec![0; rows.count];
+                run(&mut places, scores)?;
+                let places = places.into_iter().map(|place| place as usize);
+                append_labels(to, places, &[], labels)?;
+            }
+            (None, _) => run(&mut [], scores)?,
+            (Some(_), _) => bail!("the labels are of another type"),
+        }
+        Ok(())
+    }
+}
 
 impl CompiledTrees {
     fn run<X: Feature + Datum>(&self, input: &Tensor) -> TractResult<TVec<TValue>> {

@@ -1,9 +1,10 @@
-//! Lays lowered trees out for the kernel: children next to each other, level by level.
+//! Lays lowered trees out for the kernel: children next to each other, and as many of a node's
+//! descendants as a line of the cache takes behind one another.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::ensemble::{Precision, TreeError};
-use super::kernel::{Double, Forest, Narrow, Node, Wide};
+use super::kernel::{Double, Forest, LINE, Narrow, Node, Wide};
 use super::lower::{Low, Lowered};
 
 /// A forest in the smallest nodes that hold it.
@@ -46,26 +47,35 @@ pub(crate) fn places(lowered: &Lowered) -> Result<Vec<Places>, TreeError> {
 fn tree(lowered: &Lowered, root: u32, budget: usize) -> Result<Places, TreeError> {
     let mut places = vec![Place { low: root, left: 0 }];
     let mut children: HashMap<u32, u32> = HashMap::new();
-    let mut queue = VecDeque::from([0_usize]);
-    while let Some(at) = queue.pop_front() {
-        let end = places.len();
-        let Some(place) = places.get_mut(at) else {
-            continue;
-        };
-        match lowered.nodes.get(place.low as usize) {
-            Some(Low::Test { left, right, .. }) => {
-                let new = *children.entry(place.low).or_insert(end as u32);
-                place.left = new;
-                if new as usize == end {
-                    if end + 2 > budget {
-                        return Err(TreeError("the trees share too many nodes".to_owned()));
-                    }
-                    queue.extend([end, end + 1]);
-                    places.extend([left, right].map(|low| Place { low: *low, left: 0 }));
-                }
+    // Places whose children have none yet, the next one last.
+    let mut open = vec![0_usize];
+    while let Some(at) = open.pop() {
+        let mut near = VecDeque::from([at]);
+        while let Some(at) = near.pop_front() {
+            let end = places.len();
+            let Some(place) = places.get_mut(at) else {
+                continue;
+            };
+            let Some(Low::Test { left, right, .. }) = lowered.nodes.get(place.low as usize) else {
+                place.left = at as u32;
+                continue;
+            };
+            let new = *children.entry(place.low).or_insert(end as u32);
+            place.left = new;
+            if new as usize != end {
+                continue;
             }
-            _ => place.left = at as u32,
+            if end + 2 > budget {
+                return Err(TreeError("the trees share too many nodes".to_owned()));
+            }
+            near.extend([end, end + 1]);
+            places.extend([left, right].map(|low| Place { low: *low, left: 0 }));
+            // The root lies in the line before.
+            if places.len() % LINE == 1 {
+                break;
+            }
         }
+        open.extend(near.into_iter().rev());
     }
     let depth = lowered.depths.get(root as usize).copied();
     Ok(Places {
@@ -97,18 +107,18 @@ pub(crate) fn pack(
 /// `None` where the trees do not fit into nodes of this kind.
 fn forest<N: Node>(lowered: &Lowered, trees: &[Places], payloads: &[u32]) -> Option<Forest<N>> {
     let packed = |tree: &Places| {
-        let nodes = tree.places.iter().map(|place| {
+        let nodes = tree.places.iter().enumerate().map(|(at, place)| {
             let low = lowered.nodes.get(place.low as usize)?;
-            let left = place.left as usize;
+            let left = place.left as isize - at as isize;
             match low {
                 Low::Test {
                     column, threshold, ..
                 } => N::test(*threshold, *column as usize + 1, left),
-                Low::Leaf { .. } => N::leaf(*payloads.get(place.low as usize)?, left),
+                Low::Leaf { .. } => Some(N::leaf(*payloads.get(place.low as usize)?)),
             }
         });
         // The kernel wants every place to have a next one.
-        let nodes = nodes.chain([N::leaf(0, 0)]);
+        let nodes = nodes.chain([Some(N::end())]);
         Some((nodes.collect::<Option<Vec<N>>>()?, tree.depth))
     };
     let trees = trees.iter().map(packed).collect::<Option<Vec<_>>>()?;

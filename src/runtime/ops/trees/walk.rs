@@ -1,10 +1,12 @@
 //! Takes a block of rows through all trees: many rows side by side, the rest one by one.
 
-use super::super::wide::LANES;
 use super::bits;
 use super::compiled::BLOCK_ROWS;
-use super::kernel::{Forest, Node, ROWS, TREES};
+use super::kernel::{Forest, LANES, Node};
 use super::real::{Buffer, Real, with_buffer};
+
+/// Trees that are not worth [`LANES`] walks.
+const FEW: usize = 4;
 
 /// Hands every row's payloads to `add`, tree by tree. `cells` holds at most [`BLOCK_ROWS`] rows,
 /// and `sums` as many of `stride` values.
@@ -19,12 +21,12 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
     let columns = forest.columns();
     let rows = cells.len() / columns;
     let [some, all] = forest.has_bits();
-    let mut blocks = rows / ROWS;
+    let mut blocks = rows / LANES;
     // Empty lanes cost less than walks.
-    if all && rows % ROWS >= bits::least_rows() {
+    if all && rows % LANES >= bits::least_rows() {
         blocks += 1;
     }
-    let together = rows.min(blocks * ROWS);
+    let together = rows.min(blocks * LANES);
     let (many, rest) = cells.split_at(together * columns);
     let (many_sums, rest_sums) = sums.split_at_mut(together * stride);
     let lanes = if some { blocks * columns * LANES } else { 0 };
@@ -51,14 +53,20 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
             continue;
         }
         let trees = forest.trees().len();
-        let groups = trees / TREES * TREES;
-        for first in (0..groups).step_by(TREES) {
-            for (tree, payload) in (first..).zip(forest.walk_trees(first, row)) {
+        let mut first = 0;
+        while trees - first > FEW {
+            let found = forest.walk_trees::<LANES>(first, row);
+            let end = trees.min(first + LANES);
+            for (tree, payload) in (first..end).zip(found) {
                 add(sums, tree, payload);
             }
+            first = end;
         }
-        for tree in groups..trees {
-            add(sums, tree, forest.walk(tree, row));
+        if first < trees {
+            let found = forest.walk_trees::<FEW>(first, row);
+            for (tree, payload) in (first..trees).zip(found) {
+                add(sums, tree, payload);
+            }
         }
     }
 }
@@ -84,8 +92,8 @@ fn by_tree<N: Node<Value: Real>, A>(
             }
             continue;
         }
-        let blocks = cells.chunks_exact(ROWS * columns);
-        for (rows, sums) in blocks.zip(sums.chunks_exact_mut(ROWS * stride)) {
+        let blocks = cells.chunks_exact(LANES * columns);
+        for (rows, sums) in blocks.zip(sums.chunks_exact_mut(LANES * stride)) {
             let payloads = forest.walk_rows(tree, rows);
             for (sums, payload) in sums.chunks_exact_mut(stride).zip(payloads) {
                 add(sums, tree, payload);
