@@ -1,5 +1,5 @@
-//! Runs the official ONNX node tests and writes `tests/conformance/results.json` and
-//! `docs/what-runs.md`:
+//! Runs the official ONNX node tests and writes `tests/conformance/results.json`,
+//! `docs/what-runs.md` and the tables of the README:
 //!
 //! ```text
 //! pip install --no-deps --target target/onnx onnx==1.16.2
@@ -47,9 +47,8 @@ fn main() -> ExitCode {
     text.push('\n');
     std::fs::write(suite::table_path(), text).unwrap();
     std::fs::write(page::path(), page::page(&table)).unwrap();
-    if let Some((path, _, renewed)) = page::readme(&table) {
-        std::fs::write(path, renewed).unwrap();
-    }
+    let (path, _, renewed) = page::readme(&table);
+    std::fs::write(path, renewed).unwrap();
     for (domain, verdicts) in &table {
         println!(
             "{domain}: {} tests, {} pass, {} unsupported, {} wrong, {} panic",

@@ -55,6 +55,44 @@ fn score(name: &str, events: &[Value]) -> Vec<Result<Value, String>> {
     (0..events.len()).map(one).collect()
 }
 
+#[test]
+fn words_are_counted_and_strings_normalised() {
+    let event = |words: [&str; 5], name: &str| json!({"words": words, "name": name});
+    let got = score(
+        "text",
+        &[
+            event(["free", "now", "x", "hello", "hello"], "ÄÖ"),
+            event(["", "", "", "", ""], "ß"),
+            event(["free", "y", "now", "now", "hello"], "Ab"),
+        ],
+    );
+    // What ONNX Runtime 1.32 gives.
+    let expected = [(3.323_682_8, "äö"), (0.125, "ß"), (1.059_128_5, "ab")];
+    for (got, (y, lower)) in got.iter().zip(expected) {
+        close(got.as_ref().unwrap(), &json!({"y": y, "lower": lower}));
+    }
+}
+
+/// Both strategies, on two trees: sums of 1, 2 or 3, and 10, 20 or 30.
+#[test]
+fn trees_exported_by_hummingbird_run() {
+    let rows = [
+        [0.0, 1.0, -1.0],
+        [0.0, 1.5, 0.0],
+        [1.0, 0.0, -2.0],
+        [3.0, 0.0, 0.0],
+        [-1.0, 2.0, 5.0],
+    ];
+    let events = rows.map(|row| json!({"x": row}));
+    for name in ["hummingbird_gemm", "hummingbird_traversal"] {
+        assert!(model(name).info().batch_invariant, "{name}");
+        let got = score(name, &events);
+        for (got, y) in got.iter().zip([11.0, 22.0, 13.0, 33.0, 22.0]) {
+            close(got.as_ref().unwrap(), &json!({"y": y}));
+        }
+    }
+}
+
 /// Holds that `got` is `wanted`, numbers up to a small difference.
 #[track_caller]
 fn close(got: &Value, wanted: &Value) {

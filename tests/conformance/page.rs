@@ -12,6 +12,132 @@ use crate::suite::{PACKAGE, Table};
 const BEGIN: &str = "<!-- what runs: generated -->";
 const END: &str = "<!-- what runs: end -->";
 
+/// Kinds of models, and the operators that they are made of besides arithmetic and reshaping.
+const KINDS: [(&str, &[(&str, &[&str])]); 9] = [
+    (
+        "tree ensembles: LightGBM, XGBoost, CatBoost, scikit-learn's forests and boosting",
+        &[(
+            "ai.onnx.ml",
+            &[
+                "TreeEnsemble",
+                "TreeEnsembleClassifier",
+                "TreeEnsembleRegressor",
+                "ZipMap",
+            ],
+        )],
+    ),
+    (
+        "linear and logistic regression, support vector machines",
+        &[(
+            "ai.onnx.ml",
+            &[
+                "LinearClassifier",
+                "LinearRegressor",
+                "Normalizer",
+                "SVMClassifier",
+                "SVMRegressor",
+            ],
+        )],
+    ),
+    (
+        "pipelines: scalers, imputers, encoders, string features and labels",
+        &[(
+            "ai.onnx.ml",
+            &[
+                "ArrayFeatureExtractor",
+                "Binarizer",
+                "CastMap",
+                "CategoryMapper",
+                "DictVectorizer",
+                "FeatureVectorizer",
+                "Imputer",
+                "LabelEncoder",
+                "OneHotEncoder",
+                "Scaler",
+            ],
+        )],
+    ),
+    (
+        "text: normalised strings, counted and weighted n-grams",
+        &[(
+            "ai.onnx",
+            &[
+                "RegexFullMatch",
+                "StringConcat",
+                "StringNormalizer",
+                "StringSplit",
+                "TfIdfVectorizer",
+            ],
+        )],
+    ),
+    (
+        "dense nets, embeddings",
+        &[(
+            "ai.onnx",
+            &[
+                "BatchNormalization",
+                "Dropout",
+                "Gather",
+                "Gemm",
+                "MatMul",
+                "Relu",
+                "Sigmoid",
+                "Softmax",
+                "Tanh",
+            ],
+        )],
+    ),
+    (
+        "convolutional nets",
+        &[(
+            "ai.onnx",
+            &[
+                "AveragePool",
+                "Conv",
+                "ConvTranspose",
+                "GlobalAveragePool",
+                "MaxPool",
+                "Resize",
+                "Upsample",
+            ],
+        )],
+    ),
+    (
+        "recurrent nets and loops",
+        &[("ai.onnx", &["GRU", "If", "LSTM", "Loop", "RNN", "Scan"])],
+    ),
+    (
+        "transformers",
+        &[(
+            "ai.onnx",
+            &[
+                "Attention",
+                "Einsum",
+                "Gelu",
+                "LayerNormalization",
+                "RMSNormalization",
+                "RotaryEmbedding",
+                "SwiGLU",
+            ],
+        )],
+    ),
+    (
+        "quantised nets",
+        &[(
+            "ai.onnx",
+            &[
+                "ConvInteger",
+                "DequantizeLinear",
+                "DynamicQuantizeLinear",
+                "MatMulInteger",
+                "QLinearConv",
+                "QLinearMatMul",
+                "QuantizeLinear",
+            ],
+        )],
+    ),
+];
+
 /// All operators there are, from `operators.json`.
 #[derive(serde::Deserialize)]
 struct Specification {
@@ -40,7 +166,7 @@ pub fn path() -> PathBuf {
     root().join("docs/what-runs.md")
 }
 
-/// One line a domain: what the README shows.
+/// One line a domain.
 pub fn summary(table: &Table) -> String {
     let mut text = String::from(
         "| domain | operators that run | official tests that pass | refused | wrong |\n\
@@ -63,6 +189,29 @@ pub fn summary(table: &Table) -> String {
             "| `{domain}` | {run} of {all} | {pass} of {tests} | {refused} | {wrong} |"
         );
     }
+    text
+}
+
+/// One line a kind of model, then one a domain: what the README shows.
+pub fn kinds(table: &Table) -> String {
+    let mut text = String::from("| model | operators that run | refused |\n|---|---|---|\n");
+    for (kind, needs) in KINDS {
+        let all: Vec<(&str, &str)> = needs
+            .iter()
+            .flat_map(|(domain, names)| names.iter().map(move |name| (*domain, *name)))
+            .collect();
+        let refused: Vec<String> = all
+            .iter()
+            .filter(|(domain, name)| !runs_operator(domain, name))
+            .map(|(_, name)| format!("`{name}`"))
+            .collect();
+        let run = match (all.len(), refused.len()) {
+            (_, 0) => "all".to_owned(),
+            (all, refused) => format!("{} of {all}", all - refused),
+        };
+        _ = writeln!(text, "| {kind} | {run} | {} |", refused.join(", "));
+    }
+    _ = write!(text, "\n{}", summary(table));
     text
 }
 
@@ -131,12 +280,12 @@ fn paragraph(text: &mut String, title: &str, names: &[&String]) {
     );
 }
 
-/// The README with its table renewed; `None` where there is no README or no place for it.
-pub fn readme(table: &Table) -> Option<(PathBuf, String, String)> {
+/// The README: where it lies, as it is, and with its tables renewed.
+pub fn readme(table: &Table) -> (PathBuf, String, String) {
     let path = root().join("README.md");
-    let text = std::fs::read_to_string(&path).ok()?;
-    let begin = text.find(BEGIN)? + BEGIN.len();
-    let end = text.find(END)?;
-    let renewed = format!("{}\n{}{}", &text[..begin], summary(table), &text[end..]);
-    Some((path, text, renewed))
+    let text = std::fs::read_to_string(&path).expect("the README can be read");
+    let (before, rest) = text.split_once(BEGIN).expect("the README has the tables");
+    let (_, after) = rest.split_once(END).expect("the README's tables end");
+    let renewed = format!("{before}{BEGIN}\n\n{}\n{END}{after}", kinds(table));
+    (path, text, renewed)
 }
