@@ -7,7 +7,7 @@
     reason = "test code: a panic is how a test reports"
 )]
 
-#[path = "support/trees.rs"]
+#[path = "onnxruntime/trees.rs"]
 mod trees;
 
 use std::io::Write;
@@ -27,7 +27,7 @@ use swapstream::runtime::{
 };
 
 /// What both runtimes run.
-const SHARED: [&str; 18] = [
+const SHARED: [&str; 21] = [
     "mlp",
     "matmul",
     "embedding",
@@ -46,6 +46,9 @@ const SHARED: [&str; 18] = [
     "means",
     "support_vectors",
     "mixing",
+    "text",
+    "hummingbird_gemm",
+    "hummingbird_traversal",
 ];
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -106,7 +109,13 @@ fn batches(
             match &mut column.values {
                 Values::Float(v) => v.extend((0..len).map(|_| next() as f32 / 1e9 - 1.0)),
                 Values::Int64(v) => v.extend((0..len).map(|_| i64::from(next() % 2))),
-                Values::String(v) => v.extend((0..len).map(|_| format!("é{}", next()))),
+                Values::String(v) => v.extend((0..len).map(|_| match next() % 5 {
+                    0 => "free".to_owned(),
+                    1 => "hello".to_owned(),
+                    2 => "now".to_owned(),
+                    3 => String::new(),
+                    _ => format!("É{}", next()),
+                })),
                 other => panic!("no fixture has inputs of {other:?}"),
             }
         }
@@ -163,6 +172,10 @@ fn a_row_has_the_same_bits_in_any_batch_and_position() {
         return;
     }
     for name in SHARED {
+        // Made-up strings hold none of its words: what it rounds by is not found at load.
+        if name == "text" {
+            continue;
+        }
         let model = model(name, RuntimeKind::OnnxRuntime);
         // Its kernels for sums round by where a row lies in memory.
         let found = !["mixing", "means"].contains(&name);
@@ -190,75 +203,6 @@ fn a_row_has_the_same_bits_in_any_batch_and_position() {
             Ok(())
         });
         result.unwrap_or_else(|error| panic!("{name}: {error}"));
-    }
-}
-
-/// Random ensembles on values that comparisons go wrong at: the same leaves, and so the same sums
-/// and labels, for single rows and for batches.
-#[test]
-fn trees_find_the_same_leaves() {
-    if !here() {
-        return;
-    }
-    let shapes = (
-        any::<u64>(),
-        1..40_usize,
-        2..60_usize,
-        1..70_usize,
-        1..5_usize,
-    );
-    let shapes = (shapes, any::<bool>(), any::<bool>());
-    let mut runner = TestRunner::new(Config::with_cases(200));
-    let result = runner.run(
-        &shapes,
-        |((seed, trees, leaves, features, targets), classifier, one_mode)| {
-            let shape = trees::Shape {
-                seed,
-                trees,
-                leaves,
-                features,
-                targets: if classifier { targets + 2 } else { targets },
-                classifier,
-                one_mode,
-            };
-            let bytes = trees::model(shape);
-            let [ours, theirs] = [RuntimeKind::Tract, RuntimeKind::OnnxRuntime]
-                .map(|kind| load(&bytes, kind, LoadLimits::default()).unwrap());
-            for rows in [1, 7, 50] {
-                let mut inputs = Columns::new(&ours.signature().inputs);
-                inputs.columns[0].values = Values::Float(trees::rows(shape, rows));
-                inputs.rows = rows;
-                let [ours, theirs] = [&ours, &theirs].map(|model| run(&**model, &inputs).unwrap());
-                let [found, expected] = [&ours, &theirs].map(scores);
-                // Sums are exact but for the sign of 0.
-                prop_assert_eq!(found, expected);
-                if classifier {
-                    let labels = |outputs: &Columns| outputs.columns[0].values.clone();
-                    let expected = scores(&theirs).chunks(shape.targets).map(|row| {
-                        let most = row.iter().copied().fold(f32::MIN, f32::max);
-                        row.iter().filter(|score| **score == most).count() > 1
-                    });
-                    let tie: Vec<bool> = expected.collect();
-                    let (Values::Int64(a), Values::Int64(b)) = (labels(&ours), labels(&theirs))
-                    else {
-                        panic!("labels are numbers");
-                    };
-                    for ((a, b), tie) in a.iter().zip(&b).zip(tie) {
-                        prop_assert!(a == b || tie, "{a} {b}");
-                    }
-                }
-            }
-            Ok(())
-        },
-    );
-    result.unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// The last output.
-fn scores(outputs: &Columns) -> &[f32] {
-    match outputs.columns.last().map(|column| &column.values) {
-        Some(Values::Float(scores)) => scores,
-        other => panic!("no scores: {other:?}"),
     }
 }
 

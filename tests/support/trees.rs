@@ -27,6 +27,26 @@ const MODES: [&str; 6] = [
     "BRANCH_NEQ",
 ];
 
+/// What leaves add to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scores {
+    /// Each leaf to all targets.
+    All,
+    /// Each leaf to this target, as boosted binary classifiers have it.
+    One(usize),
+}
+
+/// How large weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// Multiples of 1/1024, so that their sums are exact: equal sums are equal leaves.
+    Exact,
+    /// The same, and none below zero, as forests have them.
+    Positive,
+    /// Of no form, so that sums are rounded.
+    Any,
+}
+
 /// What ensembles are made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -40,6 +60,20 @@ pub(crate) struct Shape {
     pub(crate) classifier: bool,
     /// One mode for all nodes.
     pub(crate) one_mode: bool,
+    pub(crate) scores: Scores,
+    pub(crate) weights: Weights,
+    pub(crate) post_transform: &'static str,
+    pub(crate) labels: Labels,
+    /// Base values.
+    pub(crate) base: usize,
+}
+
+/// Names of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Labels {
+    /// Whole numbers from this one on.
+    From(i64),
+    Strings,
 }
 
 /// `SplitMix64`.
@@ -52,6 +86,14 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % most as u64) as usize
+    }
+
+    fn weight(&mut self, weights: Weights) -> f32 {
+        match weights {
+            Weights::Exact => (self.below(4096) as f32 - 2048.0) / 1024.0,
+            Weights::Positive => self.below(64) as f32 / 1024.0,
+            Weights::Any => (self.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0) / 3.0,
+        }
     }
 
     fn value(&mut self) -> f32 {
@@ -88,8 +130,7 @@ struct Lists {
     weights: Vec<f32>,
 }
 
-/// An ONNX file with one ensemble. Weights are multiples of 1/1024, so that their sums are exact:
-/// equal sums are equal leaves.
+/// An ONNX file with one ensemble.
 pub(crate) fn model(shape: Shape) -> Vec<u8> {
     let mut random = Random(shape.seed);
     let mut lists = Lists::default();
@@ -122,18 +163,37 @@ pub(crate) fn model(shape: Shape) -> Vec<u8> {
     node.ints(&format!("{prefix}_nodeids"), &lists.weight_nodes);
     node.ints(&format!("{prefix}_ids"), &lists.weight_targets);
     node.floats(&format!("{prefix}_weights"), &lists.weights);
-    if shape.classifier {
-        let labels: Vec<i64> = (0..shape.targets as i64).map(|class| 10 + class).collect();
-        node.ints("classlabels_int64s", &labels);
-    } else {
-        node.int("n_targets", shape.targets as i64);
+    node.string("post_transform", shape.post_transform);
+    if shape.base > 0 {
+        let base: Vec<f32> = (0..shape.base)
+            .map(|_| random.weight(shape.weights))
+            .collect();
+        node.floats("base_values", &base);
+    }
+    match (shape.classifier, shape.labels) {
+        (true, Labels::From(first)) => {
+            let labels: Vec<i64> = (first..).take(shape.targets).collect();
+            node.ints("classlabels_int64s", &labels);
+        }
+        (true, Labels::Strings) => {
+            let labels: Vec<String> = (0..shape.targets)
+                .map(|class| format!("c{class}"))
+                .collect();
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            node.strings("classlabels_strings", &labels);
+        }
+        (false, _) => node.int("n_targets", shape.targets as i64),
     }
     let mut graph = Message::default();
     graph.message(1, &node);
     graph.text(2, "trees");
     graph.message(11, &value_info("x", FLOAT, Some(shape.features)));
     if shape.classifier {
-        graph.message(12, &value_info("label", INT64, None));
+        let element = match shape.labels {
+            Labels::From(_) => INT64,
+            Labels::Strings => STRING,
+        };
+        graph.message(12, &value_info("label", element, None));
     }
     graph.message(12, &value_info("scores", FLOAT, Some(shape.targets)));
     let mut model = Message::default();
@@ -185,13 +245,15 @@ fn grow(shape: Shape, tree: i64, random: &mut Random, lists: &mut Lists) {
             .missing
             .push(i64::from(children.is_some() && random.below(2) == 1));
         if children.is_none() {
-            for target in 0..shape.targets {
+            let targets = match shape.scores {
+                Scores::All => 0..shape.targets,
+                Scores::One(target) => target..target + 1,
+            };
+            for target in targets {
                 lists.weight_trees.push(tree);
                 lists.weight_nodes.push(node as i64);
                 lists.weight_targets.push(target as i64);
-                lists
-                    .weights
-                    .push((random.below(4096) as f32 - 2048.0) / 1024.0);
+                lists.weights.push(random.weight(shape.weights));
             }
         }
     }
@@ -199,6 +261,7 @@ fn grow(shape: Shape, tree: i64, random: &mut Random, lists: &mut Lists) {
 
 const FLOAT: u64 = 1;
 const INT64: u64 = 7;
+const STRING: u64 = 8;
 
 /// `[batch, width]`, or `[batch]`.
 fn value_info(name: &str, element: u64, width: Option<usize>) -> Message {
@@ -265,6 +328,10 @@ impl Message {
 
     fn int(&mut self, name: &str, value: i64) {
         self.attribute(name, 2, |attribute| attribute.number(3, value as u64));
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.attribute(name, 3, |attribute| attribute.text(4, value));
     }
 
     fn ints(&mut self, name: &str, values: &[i64]) {
