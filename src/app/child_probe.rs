@@ -66,9 +66,11 @@ impl ChildProbe {
             .stderr(Stdio::piped())
             // Ctrl-C in a terminal is not for the child.
             .process_group(0);
-        // The model has no business with secrets of the configuration.
+        // The model has no business with secrets of the configuration and of object stores.
+        let secret = ["SWAPSTREAM__", "SWAPSTREAM_SIGN_", "AWS_"];
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SWAPSTREAM__") {
+            let text = name.to_string_lossy();
+            if secret.iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }

@@ -93,6 +93,8 @@ keys! {
         "Topic in which instances say what they serve.";
     "retention": "duration, 0s to 3650d", Default "\"7d\"",
         "How long `swapstream model delete` keeps a version once it is no longer deployed.";
+    "cache_directory": "path of a directory", Optional "\"/var/cache/swapstream/artifacts\"",
+        "Where artifacts that were fetched from `http:`, `https:` and `s3:` addresses are kept; several instances may share it. Without it `swapstream/artifacts` in `XDG_CACHE_HOME`, else in `~/.cache`.";
     "require_signature": "true or false", Default "false",
         "Whether a version is served, published and imported only with a signature of one of `trusted_keys`.";
     "trusted_keys": "list of minisign public keys", Default "[]",
@@ -161,6 +163,10 @@ STREAM => {
         "What all loaded models may hold together, by what their probes measured; a load that would go over it is refused before it compiles.";
     "max_artifact_bytes": "size, 1KiB to 16GiB", Default "\"1GiB\"",
         "Largest artifact that is fetched.";
+    "fetch_time": "duration, 1s to 1h", Default "\"5m\"",
+        "How long fetching an artifact may take, from Kafka or elsewhere; then it is tried again later.";
+    "artifact_cache": "size, 0B to 16TiB", Default "\"4GiB\"",
+        "What the artifacts in `registry.cache_directory` may take; those that were used least recently go first.";
 }
 "log" => {
     "format": "\"text\" or \"json\"", Default "\"text\"",

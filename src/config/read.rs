@@ -13,7 +13,7 @@ use super::{Config, Streams, client, keys, rules, stream};
 use crate::http::HttpSettings;
 use crate::kafka::{DEFAULT_KAFKA_MEMORY, KafkaSettings};
 use crate::model::ModelName;
-use crate::registry::{ProbeLimits, RegistrySettings, Trust, TrustedKey};
+use crate::registry::{CacheSettings, ProbeLimits, RegistrySettings, Trust, TrustedKey};
 use crate::runtime::RuntimeSettings;
 use crate::telemetry::{LogFormat, LogSettings, check_level};
 
@@ -144,6 +144,20 @@ fn registry(top: &Section<'_>, limits: &Section<'_>) -> RegistrySettings {
         max_artifact_bytes: limits
             .size("max_artifact_bytes", 1024..=16 * GIB)
             .unwrap_or(default.max_artifact_bytes),
+        fetch_time: limits
+            .duration("fetch_time", SECOND..=HOUR)
+            .unwrap_or(default.fetch_time),
+        cache: CacheSettings {
+            directory: section
+                .parsed("cache_directory", |text| match text {
+                    "" => Err("must name a directory"),
+                    path => Ok(PathBuf::from(path)),
+                })
+                .unwrap_or(default.cache.directory),
+            max_bytes: limits
+                .size("artifact_cache", 0..=16 * 1024 * GIB)
+                .unwrap_or(default.cache.max_bytes),
+        },
         model_memory: limits
             .size("model_memory", 16 * MIB..=1024 * GIB)
             .unwrap_or(default.model_memory),

@@ -95,6 +95,10 @@ pub(super) fn render(config: &Config) -> String {
     toml.text("deployments_topic", &registry.deployments_topic);
     toml.text("status_topic", &registry.status_topic);
     toml.text("retention", &duration(registry.retention));
+    toml.text(
+        "cache_directory",
+        &registry.cache.directory.display().to_string(),
+    );
     toml.raw("require_signature", registry.trust.required);
     let keys = registry
         .trust
@@ -121,6 +125,8 @@ pub(super) fn render(config: &Config) -> String {
     toml.text("probe_time", &duration(config.probe.time));
     toml.text("model_memory", &size(registry.model_memory));
     toml.text("max_artifact_bytes", &size(registry.max_artifact_bytes));
+    toml.text("fetch_time", &duration(registry.fetch_time));
+    toml.text("artifact_cache", &size(registry.cache.max_bytes));
     toml.section("log");
     let format = match config.log.format {
         LogFormat::Text => "text",

@@ -11,7 +11,7 @@ pub use contract::{
     Contract, ContractError, Feature, InputContract, InputSource, Missing, MissingPolicy,
     OutputContract, Separator,
 };
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use manifest::{
     Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, LatencyBudget, Lineage,
     MANIFEST_MAX_BYTES, MANIFEST_SCHEMA, METADATA_KEY, Manifest, ManifestDraft, ManifestError,

@@ -256,6 +256,12 @@ impl Assembler {
             })
     }
 
+    /// Bytes that are there, a little more while the last chunk is.
+    pub fn found(&self) -> u64 {
+        let chunks = self.seen.len() as u64 - self.missing;
+        (chunks * self.chunk_bytes as u64).min(self.bytes.len() as u64)
+    }
+
     /// Whether all chunks are there.
     pub fn is_complete(&self) -> bool {
         self.missing == 0

@@ -30,6 +30,9 @@ pub enum FetchError {
     Cancelled,
 }
 
+/// Told how many bytes are here; says whether to go on.
+pub type Watch<'a> = &'a dyn Fn(u64) -> bool;
+
 /// What limits a fetch.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchLimits {
@@ -55,20 +58,20 @@ impl From<ChunkError> for FetchError {
     }
 }
 
-/// The artifact of `bytes` bytes with this digest. `go_on` is asked now and then.
+/// The artifact of `bytes` bytes with this digest. `watch` is asked now and then.
 pub fn fetch(
     logs: &dyn RegistryLogs,
     header: &ChunksHeader,
     bytes: u64,
     digest: &Digest,
     limits: FetchLimits,
-    go_on: &dyn Fn() -> bool,
+    watch: Watch<'_>,
 ) -> Result<Vec<u8>, FetchError> {
     let deadline = Instant::now() + limits.max_time;
     let attempt = |start: LogStart, last: Option<i64>| {
         let mut assembler = Assembler::new(header, bytes, limits.max_bytes)?;
-        collect(logs, &mut assembler, start, last, deadline, go_on)?;
-        if !go_on() {
+        collect(logs, &mut assembler, start, last, deadline, watch)?;
+        if !watch(assembler.found()) {
             return Err(FetchError::Cancelled);
         }
         if !assembler.is_complete() && Instant::now() >= deadline {
@@ -98,26 +101,27 @@ fn collect(
     start: LogStart,
     last: Option<i64>,
     deadline: Instant,
-    go_on: &dyn Fn() -> bool,
+    watch: Watch<'_>,
 ) -> Result<(), FetchError> {
     let transient = |error: RegistryError| FetchError::Transient(error.to_string());
     let mut log = logs.open(RegistryTopic::Artifacts, start)?;
     let mut error = None;
     let name = format!("topic {:?}", logs.name(RegistryTopic::Artifacts));
-    read_to_end(&mut *log, &name, &mut |record| match assembler
-        .offer(record.key.as_deref(), record.value.as_deref())
-    {
-        Ok(false) if Instant::now() < deadline && go_on() => {
-            if last.is_some_and(|last| record.offset >= last) {
-                Reading::Enough
-            } else {
-                Reading::GoOn
+    read_to_end(&mut *log, &name, &mut |record| {
+        let offered = assembler.offer(record.key.as_deref(), record.value.as_deref());
+        match offered {
+            Ok(false) if Instant::now() < deadline && watch(assembler.found()) => {
+                if last.is_some_and(|last| record.offset >= last) {
+                    Reading::Enough
+                } else {
+                    Reading::GoOn
+                }
             }
-        }
-        Ok(_) => Reading::Enough,
-        Err(wrong) => {
-            error = Some(wrong);
-            Reading::Enough
+            Ok(_) => Reading::Enough,
+            Err(wrong) => {
+                error = Some(wrong);
+                Reading::Enough
+            }
         }
     })
     .map_err(|error| transient(error.into()))?;
@@ -165,7 +169,7 @@ mod tests {
             bytes.len() as u64,
             &Digest::of(bytes),
             limits(),
-            &|| true,
+            &|_| true,
         )
     }
 
@@ -200,9 +204,9 @@ mod tests {
             "{error}"
         );
         let whole = upload(&logs, "u", &bytes, None);
-        let error = fetch(&logs, &whole, 5000, &Digest::of(b"x"), limits(), &|| true).unwrap_err();
+        let error = fetch(&logs, &whole, 5000, &Digest::of(b"x"), limits(), &|_| true).unwrap_err();
         assert!(matches!(error, FetchError::Altered(_)), "{error}");
-        let error = fetch(&logs, &whole, 5000, &Digest::of(&bytes), limits(), &|| {
+        let error = fetch(&logs, &whole, 5000, &Digest::of(&bytes), limits(), &|_| {
             false
         })
         .unwrap_err();

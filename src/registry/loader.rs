@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::cache::ArtifactCache;
 use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
 use super::fetch::{FetchError, FetchLimits, fetch};
 use super::guard::LoadGuard;
@@ -18,9 +19,6 @@ use crate::model::{Contract, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
 use crate::scorer::golden;
 use crate::scorer::warm_up::warm_up;
-
-/// Longest time to fetch an artifact; then it is tried again later.
-const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How long a load waits for what was retired to be freed: the longest batches and a margin.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +79,8 @@ pub trait Loader: Send + Sync {
 pub struct RegistryLoader {
     logs: Arc<dyn RegistryLogs>,
     max_bytes: u64,
+    fetch_time: Duration,
+    cache: ArtifactCache,
     safety: LoadSafety,
 }
 
@@ -106,6 +106,8 @@ impl RegistryLoader {
         Self {
             logs,
             max_bytes: settings.max_artifact_bytes,
+            fetch_time: settings.fetch_time,
+            cache: ArtifactCache::new(settings.cache.clone()),
             safety,
         }
     }
@@ -166,16 +168,16 @@ impl RegistryLoader {
         let artifact = &job.manifest.artifact;
         let limits = FetchLimits {
             max_bytes: self.max_bytes,
-            max_time: FETCH_TIMEOUT,
+            max_time: self.fetch_time,
         };
-        let go_on = || job.wanted();
+        let watch = |_: u64| job.wanted();
         let fetched = match (&job.chunks, &artifact.uri) {
             (Some(Ok(header)), _) => {
                 let (bytes, digest) = (artifact.bytes, &artifact.digest);
-                fetch(&*self.logs, header, bytes, digest, limits, &go_on)
+                fetch(&*self.logs, header, bytes, digest, limits, &watch)
             }
             (Some(Err(error)), _) => return refuse(LoadState::Fetched, error.to_string()),
-            (None, Some(uri)) => fetch_uri(uri, artifact, limits, &go_on),
+            (None, Some(uri)) => fetch_uri(uri, artifact, &self.cache, limits, &watch),
             (None, None) => {
                 let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
                 return refuse(LoadState::Fetched, why);

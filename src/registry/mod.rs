@@ -15,10 +15,12 @@
 //! pure. One thread follows the topics, one at a time loads a model, one writes status; none of
 //! them ever touches the workers, which see a new serving snapshot and nothing else.
 
+mod address;
 mod attempts;
 mod background;
 mod board;
 mod bundle;
+mod cache;
 mod catalog;
 mod chunks;
 mod collect;
@@ -42,6 +44,8 @@ mod origin;
 mod probe;
 mod publish;
 mod read;
+#[cfg(feature = "object-store")]
+mod remote;
 mod reporter;
 mod retention;
 mod rollback;
@@ -59,10 +63,14 @@ mod watcher;
 mod control_tests;
 #[cfg(test)]
 mod lifecycle_tests;
+#[cfg(all(test, feature = "object-store"))]
+mod remote_tests;
 
+pub use address::{Location, Remote, locate, names_a_user, shown};
 pub use attempts::{Attempts, LOADING_SCHEMA, LoadingNote, LoadingNotes, Permit, loading_key};
 pub use board::{Board, BoardView};
 pub use bundle::{Bundle, BundleError};
+pub use cache::{ArtifactCache, CacheSettings, Incoming};
 pub use catalog::{
     Catalog, DELETION_SCHEMA, Deletion, Entry, EntryKind, parse_version_key, version_key,
 };
@@ -78,7 +86,7 @@ pub use deployment_log::{
     Applied, Candidate, DeploymentLog, Frozen, HistoryEntry, ModelLog, Outcome,
 };
 pub use error::RegistryError;
-pub use fetch::{FetchError, FetchLimits, fetch};
+pub use fetch::{FetchError, FetchLimits, Watch, fetch};
 pub use fleet::{Convergence, Fleet, InstanceView};
 pub use garbage::{Attendance, Upload, Uploads, needed_uploads};
 pub use guard::LoadGuard;
@@ -104,7 +112,7 @@ pub use status::{
     Desired, Heartbeat, INSTANCE_SCHEMA, ModelReport, RefusedReport, STATUS_SCHEMA, ServingReport,
     StatusEntry, WorkingOn, heartbeat_key, status_key,
 };
-pub use store::{Location, fetch_uri, locate};
+pub use store::{fetch_uri, read_uri};
 pub use sweeper::{Sweeper, SweeperParts};
 pub use topics::{Problem, RegistryTopic, check_log_start, check_topics, ensure_topics};
 pub use transfer::take_out;

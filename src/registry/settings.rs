@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cache::CacheSettings;
 use super::trust::Trust;
 
 /// Where the registry lives and how much it may take.
@@ -17,6 +18,11 @@ pub struct RegistrySettings {
     pub status_topic: String,
     /// Largest artifact that is fetched, in bytes; default 1 GiB.
     pub max_artifact_bytes: u64,
+    /// How long fetching an artifact may take; default 5 min.
+    pub fetch_time: Duration,
+    /// Where artifacts that lie on other machines are kept; default 4 GiB in the user's directory
+    /// for caches.
+    pub cache: CacheSettings,
     /// What all loaded models may hold together, in bytes; default 4 GiB.
     pub model_memory: u64,
     /// How long a version is kept once it is no longer deployed; default 7 days.
@@ -38,6 +44,8 @@ impl Default for RegistrySettings {
             deployments_topic: "model-deployments".to_owned(),
             status_topic: "model-status".to_owned(),
             max_artifact_bytes: 1 << 30,
+            fetch_time: Duration::from_mins(5),
+            cache: CacheSettings::default(),
             model_memory: 4 << 30,
             retention: Duration::from_hours(7 * 24),
             trust: Trust::default(),

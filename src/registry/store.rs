@@ -1,103 +1,151 @@
-//! Artifacts by reference: reads the file that a manifest's `uri` names. What it says is verified
-//! like a chunked artifact: size and digest are the manifest's, or the version is refused.
+//! Artifacts by reference: reads what a manifest's `uri` names. What it says is verified like a
+//! chunked artifact: size and digest are the manifest's, or the version is refused. What comes from
+//! another machine is kept on this one.
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use super::fetch::{FetchError, FetchLimits};
-use crate::model::{Artifact, Digest};
+use super::address::{Location, Remote, locate, shown};
+use super::cache::ArtifactCache;
+use super::fetch::{FetchError, FetchLimits, Watch};
+#[cfg(feature = "object-store")]
+use super::remote::download;
+use crate::model::{Artifact, Digest, Hasher};
 
 /// How much is read before it is asked again whether to go on.
 const PIECE: usize = 1 << 20;
 
-/// The cargo feature that reads the other addresses.
-const FEATURE: &str = "object-store";
-
-/// Where an address leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// To a file of this machine, or of what is mounted on it.
-    File(PathBuf),
-}
-
-/// Reads an address; why it leads nowhere.
-pub fn locate(uri: &str) -> Result<Location, String> {
-    let shown: String = uri.chars().take(200).collect();
-    let scheme = uri
-        .split_once(':')
-        .map(|(scheme, _)| scheme.to_ascii_lowercase());
-    match scheme.as_deref() {
-        Some("file") => file_path(uri)
-            .map(Location::File)
-            .ok_or_else(|| format!("{shown:?} is no file: expected file:///absolute/path")),
-        Some("http" | "https" | "s3") => Err(format!(
-            "the artifact lies at {shown:?}, and this build was made without the cargo feature {FEATURE:?}"
-        )),
-        _ => Err(format!(
-            "the artifact lies at {shown:?}, which is no address that can be read: expected \
-             file:///…"
-        )),
-    }
-}
-
-/// `file:///a/b` or `file://localhost/a/b`, with `%xx` for what an address may not hold.
-fn file_path(uri: &str) -> Option<PathBuf> {
-    let rest = uri.get(5..)?;
-    let path = match rest.strip_prefix("//") {
-        Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
-        None => rest,
-    };
-    if !path.starts_with('/') {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut left = path.bytes();
-    while let Some(byte) = left.next() {
-        bytes.push(if byte == b'%' {
-            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-            u8::try_from(digit(left.next())? * 16 + digit(left.next())?).ok()?
-        } else {
-            byte
-        });
-    }
-    if bytes.contains(&0) {
-        return None;
-    }
-    Some(PathBuf::from(String::from_utf8(bytes).ok()?))
-}
-
-/// The artifact at `uri`, verified. `go_on` is asked now and then.
+/// The artifact at `uri`, verified. `watch` is asked now and then.
 pub fn fetch_uri(
     uri: &str,
     artifact: &Artifact,
+    cache: &ArtifactCache,
     limits: FetchLimits,
-    go_on: &dyn Fn() -> bool,
+    watch: Watch<'_>,
 ) -> Result<Vec<u8>, FetchError> {
-    let Location::File(path) = locate(uri).map_err(FetchError::Refused)?;
+    let location = locate(uri).map_err(FetchError::Refused)?;
     let (wanted, limit) = (artifact.bytes, limits.max_bytes);
     if wanted > limit {
         return Err(FetchError::Refused(format!(
             "the artifact has {wanted} bytes, limits.max_artifact_bytes allows {limit}"
         )));
     }
-    let bytes = read_file(&path, wanted, limits, go_on)?;
-    let found = Digest::of(&bytes);
-    if found != artifact.digest {
-        return Err(FetchError::Elsewhere(format!(
-            "the file at {uri:?} has digest {found}, the manifest says {}",
-            artifact.digest
-        )));
+    if wanted == 0 {
+        let why = "the manifest says that the artifact has no bytes";
+        return Err(FetchError::Refused(why.to_owned()));
+    }
+    match location {
+        Location::File(path) => {
+            let bytes = read_file(&path, wanted, limits, watch)?;
+            verify(uri, artifact, Digest::of(&bytes))?;
+            Ok(bytes)
+        }
+        Location::Remote(remote) => match cache.get(&artifact.digest, wanted) {
+            Some(bytes) => Ok(bytes),
+            None => read_remote(uri, &remote, artifact, cache, limits, watch),
+        },
+    }
+}
+
+fn verify(uri: &str, artifact: &Artifact, found: Digest) -> Result<(), FetchError> {
+    if found == artifact.digest {
+        return Ok(());
+    }
+    Err(FetchError::Elsewhere(format!(
+        "the file at {:?} has digest {found}, the manifest says {}",
+        shown(uri),
+        artifact.digest
+    )))
+}
+
+/// Reads from another machine, into memory and on the way into the cache.
+fn read_remote(
+    uri: &str,
+    remote: &Remote,
+    artifact: &Artifact,
+    cache: &ArtifactCache,
+    limits: FetchLimits,
+    watch: Watch<'_>,
+) -> Result<Vec<u8>, FetchError> {
+    let no_memory = |error: &dyn std::fmt::Display| {
+        let wanted = artifact.bytes;
+        FetchError::Transient(format!("no memory for {wanted} bytes: {error}"))
+    };
+    let mut bytes = Vec::new();
+    let size = usize::try_from(artifact.bytes).map_err(|error| no_memory(&error))?;
+    bytes
+        .try_reserve_exact(size)
+        .map_err(|error| no_memory(&error))?;
+    let mut hasher = Hasher::default();
+    let mut incoming = cache.begin(&artifact.digest, artifact.bytes);
+    download(remote, Some(artifact.bytes), limits, watch, &mut |piece| {
+        hasher.update(piece);
+        bytes.extend_from_slice(piece);
+        if let Some(incoming) = &mut incoming {
+            incoming.write(piece);
+        }
+    })
+    .map_err(|error| named(uri, error))?;
+    verify(uri, artifact, hasher.finish())?;
+    if let Some(incoming) = incoming {
+        incoming.keep();
     }
     Ok(bytes)
+}
+
+fn named(uri: &str, error: FetchError) -> FetchError {
+    let at = |why: String| format!("{:?}: {why}", shown(uri));
+    match error {
+        FetchError::Transient(why) => FetchError::Transient(at(why)),
+        FetchError::Elsewhere(why) => FetchError::Elsewhere(at(why)),
+        FetchError::Refused(why) => FetchError::Refused(at(why)),
+        other => other,
+    }
+}
+
+/// What lies at `uri` now, whatever it is: for the one who publishes it.
+pub fn read_uri(uri: &str, limits: FetchLimits, watch: Watch<'_>) -> Result<Vec<u8>, FetchError> {
+    match locate(uri).map_err(FetchError::Refused)? {
+        Location::File(path) => {
+            let found = std::fs::metadata(&path)
+                .map_err(|error| FetchError::Transient(format!("{}: {error}", path.display())))?;
+            let (bytes, limit) = (found.len(), limits.max_bytes);
+            if bytes > limit {
+                return Err(FetchError::Refused(format!(
+                    "{} has {bytes} bytes, limits.max_artifact_bytes allows {limit}",
+                    path.display()
+                )));
+            }
+            read_file(&path, bytes, limits, watch)
+        }
+        Location::Remote(remote) => {
+            let mut bytes = Vec::new();
+            let mut take = |piece: &[u8]| bytes.extend_from_slice(piece);
+            download(&remote, None, limits, watch, &mut take).map_err(|error| named(uri, error))?;
+            Ok(bytes)
+        }
+    }
+}
+
+/// Without the feature no address leads to another machine.
+#[cfg(not(feature = "object-store"))]
+fn download(
+    remote: &Remote,
+    _: Option<u64>,
+    _: FetchLimits,
+    _: Watch<'_>,
+    _: &mut dyn FnMut(&[u8]),
+) -> Result<(), FetchError> {
+    Err(FetchError::Refused(format!("{remote:?} cannot be read")))
 }
 
 fn read_file(
     path: &Path,
     wanted: u64,
     limits: FetchLimits,
-    go_on: &dyn Fn() -> bool,
+    watch: Watch<'_>,
 ) -> Result<Vec<u8>, FetchError> {
     let deadline = Instant::now() + limits.max_time;
     let shown = path.display();
@@ -124,7 +172,7 @@ fn read_file(
         .try_reserve_exact(size)
         .map_err(|error| transient(&error))?;
     loop {
-        if !go_on() {
+        if !watch(bytes.len() as u64) {
             return Err(FetchError::Cancelled);
         }
         if Instant::now() >= deadline {
@@ -149,37 +197,13 @@ fn read_file(
 mod tests {
     use std::time::Duration;
 
+    use super::super::cache::CacheSettings;
     use super::*;
 
     const LIMITS: FetchLimits = FetchLimits {
         max_bytes: 1 << 20,
         max_time: Duration::from_mins(1),
     };
-
-    #[test]
-    fn addresses_are_read_or_refused_with_a_reason() {
-        let file = |path: &str| Ok(Location::File(PathBuf::from(path)));
-        assert_eq!(
-            locate("file:///models/a%20b.onnx"),
-            file("/models/a b.onnx")
-        );
-        assert_eq!(locate("FILE://localhost/m.onnx"), file("/m.onnx"));
-        assert_eq!(locate("file:/m.onnx"), file("/m.onnx"));
-        for (uri, part) in [
-            ("s3://bucket/m.onnx", "\"object-store\""),
-            ("https://host/m.onnx", "\"object-store\""),
-            ("ftp://host/m.onnx", "no address that can be read"),
-            ("m.onnx", "no address that can be read"),
-            ("file:m.onnx", "expected file:///"),
-            ("file://host/m.onnx", "expected file:///"),
-            ("file:///a%zz", "expected file:///"),
-            ("file:///a%00b", "expected file:///"),
-            ("file:///a%c3", "expected file:///"),
-        ] {
-            let why = locate(uri).unwrap_err();
-            assert!(why.contains(part), "{uri}: {why}");
-        }
-    }
 
     #[test]
     fn only_the_very_file_is_taken() {
@@ -191,7 +215,11 @@ mod tests {
             bytes: 5,
             uri: Some(uri.clone()),
         };
-        let fetch = || fetch_uri(&uri, &artifact, LIMITS, &|| true);
+        let cache = ArtifactCache::new(CacheSettings {
+            directory: directory.path().join("cache"),
+            max_bytes: 1 << 20,
+        });
+        let fetch = || fetch_uri(&uri, &artifact, &cache, LIMITS, &|_| true);
         assert!(
             matches!(fetch(), Err(FetchError::Transient(_))),
             "not there yet"
@@ -209,7 +237,7 @@ mod tests {
             ..LIMITS
         };
         assert!(matches!(
-            fetch_uri(&uri, &artifact, small, &|| true),
+            fetch_uri(&uri, &artifact, &cache, small, &|_| true),
             Err(FetchError::Refused(why)) if why.contains("limits.max_artifact_bytes")
         ));
         let gone = fetch_uri(
@@ -218,14 +246,19 @@ mod tests {
                 bytes: 6,
                 ..artifact.clone()
             },
+            &cache,
             LIMITS,
-            &|| false,
+            &|_| false,
         );
         assert!(matches!(gone, Err(FetchError::Cancelled)));
         let folder = format!("file://{}", directory.path().display());
         assert!(matches!(
-            fetch_uri(&folder, &artifact, LIMITS, &|| true),
+            fetch_uri(&folder, &artifact, &cache, LIMITS, &|_| true),
             Err(FetchError::Refused(_))
         ));
+        assert!(
+            !directory.path().join("cache").exists(),
+            "it is here already"
+        );
     }
 }

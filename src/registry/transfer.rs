@@ -6,7 +6,7 @@ use super::bundle::Bundle;
 use super::catalog::{Entry, EntryKind};
 use super::chunks::CHUNKS_HEADER;
 use super::error::RegistryError;
-use super::fetch::{FetchLimits, fetch};
+use super::fetch::{FetchLimits, Watch, fetch};
 use super::logs::RegistryLogs;
 
 /// Longest time to fetch an artifact for a command.
@@ -17,6 +17,7 @@ pub fn take_out(
     logs: &dyn RegistryLogs,
     entry: &Entry,
     max_bytes: u64,
+    watch: Watch<'_>,
 ) -> Result<Bundle, RegistryError> {
     let refuse = |why: String| Err(RegistryError::Refused(why));
     let manifest = match &entry.kind {
@@ -37,7 +38,7 @@ pub fn take_out(
                 artifact.bytes,
                 &artifact.digest,
                 limits,
-                &|| true,
+                watch,
             );
             Some(fetched.map_err(|error| RegistryError::Refused(error.to_string()))?)
         }

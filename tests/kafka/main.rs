@@ -24,6 +24,7 @@ mod injection;
 mod loads;
 mod logs;
 mod matrix;
+mod object_store;
 mod observability;
 mod onnx;
 mod operators;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     trials.extend(loads::trials());
     trials.extend(matrix::trials());
     trials.extend(readers::trials());
+    trials.extend(object_store::trials());
     trials.extend(rebuild::trials());
     trials.extend(registry::trials());
     trials.extend(signatures::trials());

@@ -335,7 +335,7 @@ fn killed_publisher(broker: &'static Broker) -> TestResult {
             .get(&model, &Version::new(version).unwrap())
             .cloned();
         entry.map(|entry| {
-            let bundle = take_out(&logs, &entry, 1 << 30).unwrap();
+            let bundle = take_out(&logs, &entry, 1 << 30, &|_| true).unwrap();
             assert_eq!(bundle.manifest().artifact.digest, digest, "{version}");
         })
     };

@@ -392,7 +392,6 @@ fn a_file_by_reference_serves(broker: &'static Broker) -> TestResult {
         world.publish_file(file.to_str().unwrap(), &all, "late-arrival", version)
     };
     for (uri, part) in [
-        ("s3://models/1.onnx", "cargo feature \"object-store\""),
         ("file:///nowhere/1.onnx", "No such file"),
         ("gopher://models", "no address that can be read"),
     ] {

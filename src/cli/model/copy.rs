@@ -35,7 +35,7 @@ pub(super) fn run(args: &CopyArgs, context: &Context) -> Result<(), Failure> {
     let bundle = export::fetch(context, &args.model, &args.version)?;
     if !args.no_check {
         let what = format!("{} {}", args.model, args.version);
-        upload::check_bundle(&what, &bundle, other.registry.max_artifact_bytes)?;
+        upload::check_bundle(&what, &bundle, &other.registry)?;
     }
     upload::put(&other.kafka, &other.registry, &bundle, &[], args.output)
 }

@@ -157,6 +157,7 @@ fn text(report: &Report<'_>) -> String {
             let delta = change.delta.map(|delta| format!("{delta:+}"));
             let show = |value: &Value| match (change.what.as_str(), value.as_u64()) {
                 ("artifact.bytes", Some(bytes)) => size(bytes),
+                ("artifact.uri", None) => shown(&value.as_str().map_or(Value::Null, masked)),
                 _ => shown(value),
             };
             vec![
@@ -169,6 +170,10 @@ fn text(report: &Report<'_>) -> String {
         .collect();
     let (a, b) = (report.a.to_string(), report.b.to_string());
     table(&["WHAT", &a, &b, "CHANGE"], &rows)
+}
+
+fn masked(uri: &str) -> Value {
+    crate::registry::shown(uri).into()
 }
 
 fn shown(value: &Value) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, Failure, Output, manifest_of, print};
+use super::{Context, Failure, Output, manifest_of, print, upload};
 use crate::config::about;
 use crate::model::{Digest, ModelName, Version};
 use crate::registry::{Bundle, read_catalog, take_out};
@@ -80,8 +80,15 @@ pub(super) fn fetch(
             "there is no version {version} of {model}"
         )));
     };
-    take_out(&logs, entry, context.registry.max_artifact_bytes)
-        .map_err(|error| Failure::Failed(format!("version {version} of {model}: {error}")))
+    let bytes = entry.manifest().map_or(0, |m| m.artifact.bytes);
+    let bar = upload::bar(bytes, "fetching");
+    let watch = |bytes: u64| {
+        bar.set_position(bytes);
+        true
+    };
+    let bundle = take_out(&logs, entry, context.registry.max_artifact_bytes, &watch);
+    bar.finish_and_clear();
+    bundle.map_err(|error| Failure::Failed(format!("version {version} of {model}: {error}")))
 }
 
 /// Under another name first, so that no half of a bundle ever has the right one.

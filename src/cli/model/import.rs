@@ -31,7 +31,7 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), Failure> {
     let file = std::fs::File::open(&args.file).map_err(|error| fail(&error))?;
     let bundle = Bundle::read_from(BufReader::new(file), limit).map_err(|error| fail(&error))?;
     if !args.no_check {
-        upload::check_bundle(&name.to_string(), &bundle, limit)?;
+        upload::check_bundle(&name.to_string(), &bundle, &context.registry)?;
     }
     upload::put(&context.kafka, &context.registry, &bundle, &[], args.output)
 }

@@ -15,6 +15,7 @@ mod publish;
 mod rollback;
 mod show;
 mod sign;
+mod source;
 mod status;
 pub(super) mod table;
 mod undeploy;

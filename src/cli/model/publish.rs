@@ -2,28 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 
 use super::super::draft;
+use super::source::{self, Source};
 use super::{Context, Failure, Output, lineage, measure, sign, terminal, upload};
-use crate::config::about;
-use crate::model::{Manifest, ModelName, Version};
-use crate::registry::{Bundle, FetchLimits, fetch_uri, finish_manifest};
+use crate::model::{Artifact, Manifest, ModelName, Version};
+use crate::registry::{Bundle, names_a_user, shown};
 use crate::runtime::{self, OnnxSummary};
-
-/// How long the file at `--uri` may take to be read.
-const LOOK: Duration = Duration::from_mins(30);
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: swapstream model publish models/flights/v1.onnx \\\n           \
-    --manifest models/flights/v1.toml --model late-arrival --version 1"
+    --manifest models/flights/v1.toml --model late-arrival --version 1\n\
+    Where the file lies elsewhere: swapstream model publish --uri s3://models/v1.onnx \\\n           \
+    --manifest models/flights/v1.toml"
 )]
 pub(super) struct PublishArgs {
-    /// The ONNX file.
-    file: PathBuf,
+    /// The ONNX file; without it, what lies at --uri is published.
+    #[arg(required_unless_present = "uri")]
+    file: Option<PathBuf>,
     /// The model's name; default: the manifest's.
     #[arg(long, value_name = "NAME")]
     model: Option<ModelName>,
@@ -43,7 +42,8 @@ pub(super) struct PublishArgs {
     /// one into the manifest.
     #[arg(long, conflicts_with = "no_check")]
     measure: bool,
-    /// Where the file lies: instances read it from there, `file:///…`, and not from Kafka.
+    /// Where the file lies: instances read it from there, and not from Kafka. `file:///…`,
+    /// `https://…` or `s3://bucket/key`; credentials and endpoint come from `AWS_…` variables.
     #[arg(long, value_name = "ADDRESS")]
     uri: Option<String>,
     /// With --uri: put the file into Kafka all the same; the address is kept as a note.
@@ -59,35 +59,32 @@ pub(super) struct PublishArgs {
 }
 
 pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> {
-    let file = args.file.display();
-    let bytes =
-        std::fs::read(&args.file).map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
     let limit = context.registry.max_artifact_bytes;
-    if bytes.len() as u64 > limit {
-        return Err(Failure::Failed(format!(
-            "{file} has {}, limits.max_artifact_bytes allows {}",
-            about(bytes.len() as u64),
-            about(limit)
-        )));
-    }
-    let mut manifest = manifest(args, &bytes)?;
+    let source = match (&args.file, &args.uri) {
+        (Some(path), _) => source::file(path, limit)?,
+        (None, Some(uri)) => source::address(uri, limit)?,
+        (None, None) => {
+            let why = "name the ONNX file, or where it lies with --uri";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+    };
+    let name = &source.name;
+    let mut manifest = manifest(args, &source)?;
     let mut measured = Vec::new();
     if args.measure {
-        measured = measure::choose(&bytes, &mut manifest, limit)?;
+        measured = measure::choose(&source.bytes, &mut manifest, limit)?;
     }
-    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{file}: {error}"));
+    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{name}: {error}"));
     if !args.measure && !args.no_check {
-        upload::check(&file.to_string(), &bytes, &manifest, limit)?;
+        upload::check(name, &source.bytes, &manifest, limit)?;
     }
     if let Some(uri) = &args.uri {
-        if !args.no_check && !args.inline {
-            found_there(uri, &manifest, limit)?;
-        }
+        refer(args, uri, &manifest, context)?;
         manifest.artifact.uri = Some(uri.clone());
     }
     let inline = args.uri.is_none() || args.inline;
     let mut bundle =
-        Bundle::new(&manifest, inline.then_some(bytes)).map_err(|error| fail(&error))?;
+        Bundle::new(&manifest, inline.then_some(source.bytes)).map_err(|error| fail(&error))?;
     if let Some(key) = &args.sign {
         bundle = sign::sign(bundle, key)?;
     }
@@ -100,23 +97,41 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
     )
 }
 
-/// Whether the address leads to the very file that is published.
-fn found_there(uri: &str, manifest: &Manifest, max_bytes: u64) -> Result<(), Failure> {
-    let limits = FetchLimits {
-        max_bytes,
-        max_time: LOOK,
-    };
-    let found = fetch_uri(uri, &manifest.artifact, limits, &|| true);
-    found.map(drop).map_err(|error| {
-        Failure::Failed(format!(
-            "--uri: {error}; --no-check publishes it for instances that reach it"
-        ))
-    })
+/// Looks at the address that the manifest is to name: whether it is one, whether it leads to the very
+/// file, and whether it may hold a secret.
+fn refer(
+    args: &PublishArgs,
+    uri: &str,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<(), Failure> {
+    if uri.split(['?', '#']).count() > 1 && !uri.starts_with("file:") && !uri.starts_with("s3:") {
+        terminal::note(
+            "note: --uri has a query, which everybody who reads the registry sees and which stays \
+             there; an address that needs no signature is better",
+        );
+    }
+    if names_a_user(uri) {
+        return Err(Failure::Failed(format!(
+            "--uri {} holds a user or a password: everybody who reads the registry would have them",
+            shown(uri)
+        )));
+    }
+    if args.no_check || args.inline || args.file.is_none() {
+        return Ok(());
+    }
+    source::at_address(uri, &manifest.artifact, &context.registry)
+        .map(drop)
+        .map_err(|error| {
+            Failure::Failed(format!(
+                "--uri: {error}; --no-check publishes it for instances that reach it"
+            ))
+        })
 }
 
-fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
-    let file = args.file.display();
-    let summary = match runtime::metadata(bytes) {
+fn manifest(args: &PublishArgs, source: &Source) -> Result<Manifest, Failure> {
+    let file = &source.name;
+    let summary = match runtime::metadata(&source.bytes) {
         Ok(summary) => summary,
         Err(error) if args.no_check => {
             terminal::note(&format!("note: {file}: {error}; published unchecked"));
@@ -147,7 +162,12 @@ fn manifest(args: &PublishArgs, bytes: &[u8]) -> Result<Manifest, Failure> {
         None => Vec::new(),
     };
     lineage::fill(&mut draft.lineage, &summary, Path::new("."));
-    let manifest = finish_manifest(draft, model, version, bytes, golden);
+    let artifact = Artifact {
+        digest: source.digest,
+        bytes: source.bytes.len() as u64,
+        uri: None,
+    };
+    let manifest = draft.finish(model, version, artifact, golden);
     // Before anything is uploaded: what is too large is named.
     manifest
         .to_json()

@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 use super::{Context, Failure, Output, manifest_of, print, terminal, time};
 use crate::config::about;
 use crate::model::{FeatureSpec, Lineage, Manifest, ModelName, Version};
-use crate::registry::{ChunksHeader, Entry, ModelLog, Standing, read_catalog, read_deployments};
+use crate::registry::{
+    ChunksHeader, Entry, ModelLog, Standing, read_catalog, read_deployments, shown,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
@@ -128,8 +130,9 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>, standing: &St
         None => line("chunks", "none".to_owned()),
     }
     if let Some(uri) = &artifact.uri {
-        line("lies at", uri.clone());
+        line("lies at", shown(uri));
     }
+    line("runtime", manifest.runtime.as_str().to_owned());
     for input in &manifest.inputs {
         let features = input.features.iter().map(|feature| match feature {
             FeatureSpec::Name(name) | FeatureSpec::Detailed { name, .. } => name.as_str(),
@@ -151,6 +154,12 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>, standing: &St
         let (rows, tolerance) = (checks.golden.len(), checks.tolerance);
         line("golden rows", format!("{rows}, tolerance {tolerance:e}"));
     }
+    if let Some(budget) = &checks.latency {
+        line(
+            "latency",
+            format!("{} ms for {} rows", budget.ms, budget.rows),
+        );
+    }
     out
 }
 
@@ -165,7 +174,10 @@ fn lineage(lineage: &Lineage, line: &mut impl FnMut(&str, String)) {
             .as_deref()
             .map(|d| format!(", {d}"))
             .unwrap_or_default();
-        line("training data", format!("{}{rows}{digest}", data.uri));
+        line(
+            "training data",
+            format!("{}{rows}{digest}", shown(&data.uri)),
+        );
     }
     if let Some(code) = &lineage.code {
         let commit = code

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::measure::Measured;
-use super::{Failure, Output, print, terminal};
+use super::{Failure, Output, print, source, terminal};
 use crate::config::about;
 use crate::kafka::KafkaSettings;
 use crate::model::{Digest, Manifest, ModelName, RuntimeKind, Version};
@@ -43,11 +43,27 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The same for a version that comes from elsewhere; a file that is not with it is not looked at.
-pub(super) fn check_bundle(what: &str, bundle: &Bundle, max_bytes: u64) -> Result<(), Failure> {
-    match bundle.artifact() {
-        Some(artifact) => check(what, artifact, bundle.manifest(), max_bytes),
-        None => Ok(()),
+/// The same for a version that comes from elsewhere. A file that is not with it is fetched from where
+/// the manifest says that it lies.
+pub(super) fn check_bundle(
+    what: &str,
+    bundle: &Bundle,
+    registry: &RegistrySettings,
+) -> Result<(), Failure> {
+    let manifest = bundle.manifest();
+    let max_bytes = registry.max_artifact_bytes;
+    match (bundle.artifact(), &manifest.artifact.uri) {
+        (Some(artifact), _) => check(what, artifact, manifest, max_bytes),
+        (None, Some(uri)) => {
+            let artifact = source::at_address(uri, &manifest.artifact, registry);
+            let artifact = artifact.map_err(|error| {
+                Failure::Failed(format!(
+                    "{what}: {error}; --no-check publishes it all the same"
+                ))
+            })?;
+            check(what, &artifact, manifest, max_bytes)
+        }
+        (None, None) => Ok(()),
     }
 }
 
@@ -59,7 +75,7 @@ pub(super) fn put(
     measured: &[Measured],
     output: Output,
 ) -> Result<(), Failure> {
-    let bar = bar(bundle.artifact().map_or(0, |bytes| bytes.len() as u64));
+    let bar = bar(bundle.artifact().map_or(0, |bytes| bytes.len() as u64), "");
     let published = publish(kafka, registry, bundle, &mut |progress| match progress {
         Progress::TopicsCreated(topics) => {
             let topics = topics.join(", ");
@@ -72,17 +88,21 @@ pub(super) fn put(
     tell(output, bundle, measured, &published?)
 }
 
-/// A bar of bytes; hidden where nobody watches.
-pub(super) fn bar(bytes: u64) -> ProgressBar {
+/// A bar of bytes, without an end where none is known; hidden where nobody watches.
+pub(super) fn bar(bytes: u64, doing: &'static str) -> ProgressBar {
     if !terminal::is_watched() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
-    match ProgressStyle::with_template(style) {
+    let style = match bytes {
+        0 => "{bytes} {bytes_per_sec} {msg}",
+        _ => "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+    };
+    let bar = match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
-    }
+    };
+    bar.with_message(doing)
 }
 
 fn tell(
