@@ -51,6 +51,7 @@ fn probe_within(
     );
     let candidate = ProbeCandidate {
         bytes: artifact,
+        golden: &[],
         manifest: &manifest,
         max_bytes: 64 << 20,
     };
@@ -318,6 +319,7 @@ fn a_probe_that_is_no_longer_wanted_or_cannot_run_decides_nothing() {
     let manifest = Manifest::from_json(manifest.to_string().as_bytes()).unwrap();
     let candidate = ProbeCandidate {
         bytes: &artifact,
+        golden: &[],
         manifest: &manifest,
         max_bytes: 1 << 20,
     };

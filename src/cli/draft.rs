@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use super::Failure;
-use crate::model::{GoldenRow, METADATA_KEY, ManifestDraft};
+use crate::config::about;
+use crate::model::{GOLDEN_MAX_BYTES, GoldenRow, METADATA_KEY, ManifestDraft};
 use crate::runtime::OnnxSummary;
 
-/// The draft of `manifest`, else the one inside the ONNX file, else an empty one; golden rows of
-/// its `golden_file` are read into it.
+/// The draft of `manifest`, else the one inside the ONNX file, else an empty one; the path of its
+/// `golden_file` is made one from here.
 pub(crate) fn load(
     manifest: Option<&Path>,
     summary: &OnnxSummary,
@@ -38,24 +39,30 @@ pub(crate) fn read(path: &Path) -> Result<ManifestDraft, Failure> {
         ManifestDraft::from_toml(&text)
     };
     let mut draft = draft.map_err(|e| fail(&e))?;
-    if let Some(file) = draft.checks.golden_file.take() {
-        let file = path.parent().unwrap_or(Path::new(".")).join(file);
-        draft.checks.golden.extend(golden_rows(&file)?);
+    if let Some(file) = &mut draft.checks.golden_file {
+        let from_here = path.parent().unwrap_or(Path::new(".")).join(&*file);
+        *file = from_here.to_string_lossy().into_owned();
     }
     Ok(draft)
 }
 
-/// Reads golden rows, one JSON object a line.
-pub(crate) fn golden_rows(path: &Path) -> Result<Vec<GoldenRow>, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|error| {
-                Failure::Failed(format!("{}:{}: {error}", path.display(), index + 1))
-            })
-        })
-        .collect()
+/// The lines of files of golden rows, one after the other; what is no row is named with its place.
+pub(crate) fn golden_lines(paths: &[&Path]) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    for path in paths {
+        let fail =
+            |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", path.display()));
+        let size = std::fs::metadata(path).map_err(|error| fail(&error))?.len();
+        if size + all.len() as u64 > GOLDEN_MAX_BYTES {
+            let limit = about(GOLDEN_MAX_BYTES);
+            return Err(fail(&format!("more than {limit} of golden rows")));
+        }
+        let text = std::fs::read(path).map_err(|error| fail(&error))?;
+        GoldenRow::parse_lines(&text).map_err(|error| fail(&error))?;
+        if all.last().is_some_and(|last| *last != b'\n') {
+            all.push(b'\n');
+        }
+        all.extend(text);
+    }
+    Ok(all)
 }

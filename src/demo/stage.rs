@@ -154,8 +154,8 @@ impl Stage {
     /// Publishes both versions, as `model publish` does.
     pub(super) fn publish(&self) -> Result<(), DemoError> {
         for (files, manifest) in [(&FIRST, &self.first), (&SECOND, &self.second)] {
-            let bundle =
-                Bundle::new(manifest, Some(files.onnx.to_vec())).map_err(RegistryError::from)?;
+            let bundle = Bundle::new(manifest, Some(files.onnx.to_vec()), None)
+                .map_err(RegistryError::from)?;
             publish(self.kafka(), &self.config.registry, &bundle, &mut |_| {})?;
         }
         Ok(())

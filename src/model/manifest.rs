@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Digest, ModelName, Version};
+use super::{Digest, GoldenFile, ModelName, Version};
 
 /// Value of `schema` in a manifest.
 pub const MANIFEST_SCHEMA: &str = "swapstream.manifest/v1";
@@ -304,6 +304,9 @@ pub struct Checks {
     /// Events with the outputs that the training framework gives for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<GoldenRow>,
+    /// More of them, in a file that is kept beside the artifact: there are too many for the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub golden_file: Option<GoldenFile>,
     /// Largest accepted |a−b| / max(1, |b|) between an output and its golden value.
     pub tolerance: f64,
     /// How long scoring may take; a version that takes longer is refused.
@@ -325,6 +328,7 @@ impl Default for Checks {
     fn default() -> Self {
         Self {
             golden: Vec::new(),
+            golden_file: None,
             tolerance: 1e-5,
             latency: None,
         }
@@ -424,6 +428,7 @@ impl ManifestDraft {
             lineage: self.lineage,
             checks: Checks {
                 golden: rows,
+                golden_file: None,
                 tolerance: self.checks.tolerance.unwrap_or(Checks::default().tolerance),
                 latency: self.checks.latency,
             },

@@ -3,6 +3,7 @@
 
 mod contract;
 mod digest;
+mod golden;
 mod manifest;
 mod name;
 mod signature;
@@ -12,6 +13,7 @@ pub use contract::{
     OutputContract, Separator,
 };
 pub use digest::{Digest, Hasher};
+pub use golden::{GOLDEN_INLINE_BYTES, GOLDEN_MAX_BYTES, GoldenFile, GoldenFileError};
 pub use manifest::{
     Artifact, Checks, ChecksDraft, Code, FeatureSpec, GoldenRow, InputSpec, LatencyBudget, Lineage,
     MANIFEST_MAX_BYTES, MANIFEST_SCHEMA, METADATA_KEY, Manifest, ManifestDraft, ManifestError,

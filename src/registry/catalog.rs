@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
+use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader, GOLDEN_CHUNKS_HEADER};
 use super::trust::{Trust, signature_of};
 use crate::model::{Digest, MANIFEST_MAX_BYTES, Manifest, ModelName, Version};
 use crate::record::{Header, OwnedRecord};
@@ -29,6 +29,8 @@ pub struct Entry {
     pub untrusted: Option<String>,
     /// Where the artifact lies; `None` where the record does not say.
     pub chunks: Option<Result<ChunksHeader, ChunkError>>,
+    /// Where the golden file lies; `None` where the record does not say.
+    pub golden_chunks: Option<Result<ChunksHeader, ChunkError>>,
 }
 
 /// What the record of a version is.
@@ -68,6 +70,11 @@ pub struct Deletion {
 }
 
 impl Entry {
+    /// The chunk sets of the version, by the names of their headers.
+    pub fn chunk_sets(&self) -> impl Iterator<Item = &Result<ChunksHeader, ChunkError>> {
+        self.chunks.iter().chain(&self.golden_chunks)
+    }
+
     /// The manifest, if the version has one that can be read.
     pub fn manifest(&self) -> Option<&Arc<Manifest>> {
         match &self.kind {
@@ -91,7 +98,8 @@ impl Entry {
             raw: value.into(),
             offset: record.offset,
             timestamp: record.timestamp,
-            chunks: chunks(&record.headers),
+            chunks: chunks(&record.headers, CHUNKS_HEADER),
+            golden_chunks: chunks(&record.headers, GOLDEN_CHUNKS_HEADER),
         }
     }
 }
@@ -120,9 +128,9 @@ fn kind(model: &ModelName, version: &Version, value: &[u8]) -> EntryKind {
     }
 }
 
-fn chunks(headers: &[Header]) -> Option<Result<ChunksHeader, ChunkError>> {
+fn chunks(headers: &[Header], name: &str) -> Option<Result<ChunksHeader, ChunkError>> {
     // The last of several headers of one name counts, as in Kafka's own clients.
-    let header = headers.iter().rfind(|header| header.key == CHUNKS_HEADER)?;
+    let header = headers.iter().rfind(|header| header.key == name)?;
     Some(ChunksHeader::parse(header.value.as_deref()))
 }
 

@@ -12,6 +12,9 @@
 //! Every chunk has `chunk_bytes` bytes, the last one the rest, so `count` follows from the size in
 //! the manifest; a header that disagrees is refused before anything is allocated. The offsets are
 //! a hint: compaction keeps offsets, a copied topic does not.
+//!
+//! A golden file lies there in the same way, as an upload of its own; the header that points to it
+//! is `golden-chunks`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,10 @@ use crate::model::Digest;
 /// Name of the header of a manifest's record that points to the chunks.
 pub const CHUNKS_HEADER: &str = "artifact-chunks";
 
-/// Value of `schema` in that header.
+/// Name of the header that points to the chunks of the golden file, where the manifest names one.
+pub const GOLDEN_CHUNKS_HEADER: &str = "golden-chunks";
+
+/// Value of `schema` in these headers.
 pub const CHUNKS_SCHEMA: &str = "swapstream.artifact-chunks/v1";
 
 /// Size of a chunk as `model publish` writes it: a record of it stays below Kafka's default limit.
@@ -53,7 +59,7 @@ pub struct ChunksHeader {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     /// The header cannot be read.
-    #[error("header {CHUNKS_HEADER:?}: {0}")]
+    #[error("its header cannot be read: {0}")]
     Header(String),
     /// The artifact is empty.
     #[error("the manifest says that the artifact has no bytes")]

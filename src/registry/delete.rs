@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::catalog::{DELETION_SCHEMA, Deletion, Entry, EntryKind};
+use super::chunks::chunk_count;
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, RegistryLogs};
 use super::operate::Attribution;
@@ -138,16 +139,26 @@ fn tombstone_chunks(
     settings: &RegistrySettings,
     entry: &Entry,
 ) -> Result<u64, RegistryError> {
-    let Some(Ok(header)) = &entry.chunks else {
-        return Ok(0);
-    };
-    // The count is held against the manifest: a huge one must not be written out.
-    let bytes = entry.manifest().map_or(0, |m| m.artifact.bytes);
-    if super::chunks::chunk_count(bytes, header.chunk_bytes) != header.count {
+    let manifest = entry.manifest();
+    let sets = [
+        (&entry.chunks, manifest.map(|m| m.artifact.bytes)),
+        (
+            &entry.golden_chunks,
+            manifest.and_then(|m| Some(m.checks.golden_file.as_ref()?.bytes)),
+        ),
+    ];
+    let mut keys = Vec::new();
+    for (set, bytes) in sets {
+        let Some(Ok(header)) = set else { continue };
+        // The count is held against the manifest: a huge one must not be written out.
+        if chunk_count(bytes.unwrap_or(0), header.chunk_bytes) == header.count {
+            keys.extend((0..header.count).map(|index| header.key(index)));
+        }
+    }
+    if keys.is_empty() {
         return Ok(0);
     }
-    let keys = (0..header.count).map(|index| header.key(index));
-    tombstone(kafka, &settings.artifacts_topic, keys)
+    tombstone(kafka, &settings.artifacts_topic, keys.into_iter())
 }
 
 /// Writes a tombstone for each key; gives their number.

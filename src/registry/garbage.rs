@@ -95,21 +95,21 @@ pub fn needed_uploads(catalog: &Catalog) -> Result<BTreeSet<String>, String> {
     let mut needed = BTreeSet::new();
     for model in catalog.models() {
         for (version, entry) in catalog.versions(model) {
-            match (&entry.kind, &entry.chunks) {
-                (EntryKind::Deleted(_), _) | (EntryKind::Manifest(_), None) => {}
-                (_, Some(Ok(header))) => {
-                    needed.insert(header.upload.clone());
-                }
-                (_, Some(Err(error))) => {
-                    return Err(format!(
-                        "which chunks version {version} of {model} needs cannot be told: {error}"
-                    ));
-                }
-                (EntryKind::Unreadable(why), None) => {
-                    return Err(format!(
-                        "which chunks version {version} of {model} needs cannot be told: {why}"
-                    ));
-                }
+            let unknown = |why: &dyn std::fmt::Display| {
+                Err(format!(
+                    "which chunks version {version} of {model} needs cannot be told: {why}"
+                ))
+            };
+            match &entry.kind {
+                EntryKind::Deleted(_) => continue,
+                EntryKind::Unreadable(why) if entry.chunks.is_none() => return unknown(why),
+                EntryKind::Unreadable(_) | EntryKind::Manifest(_) => {}
+            }
+            for set in entry.chunk_sets() {
+                match set {
+                    Ok(header) => needed.insert(header.upload.clone()),
+                    Err(error) => return unknown(error),
+                };
             }
         }
     }
@@ -170,7 +170,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::catalog::tests::{manifest, record};
-    use super::super::chunks::{CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader};
+    use super::super::chunks::{
+        CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, GOLDEN_CHUNKS_HEADER,
+    };
     use super::*;
     use crate::record::Header;
 
@@ -220,6 +222,31 @@ mod tests {
         assert!(found(day + 4).is_empty());
         assert_eq!(found(day + 5), ["a 2 20"]);
         assert_eq!(found(day + 6), ["a 2 20", "d 1 10"]);
+    }
+
+    #[test]
+    fn a_golden_file_is_needed_as_well() {
+        let mut catalog = Catalog::new();
+        let value = manifest("m", "1", b"x").to_json().unwrap();
+        let mut record = record(0, "m/1", Some(value));
+        let header = |upload: &str| {
+            format!(
+                r#"{{"schema":"{CHUNKS_SCHEMA}","upload":"{upload}","count":1,"chunk_bytes":1024}}"#
+            )
+        };
+        record.headers = vec![
+            Header::text(CHUNKS_HEADER, header("artifact")),
+            Header::text(GOLDEN_CHUNKS_HEADER, header("golden")),
+        ];
+        catalog.apply(record.clone());
+        let needed = needed_uploads(&catalog).unwrap();
+        assert_eq!(
+            needed.into_iter().collect::<Vec<_>>(),
+            ["artifact", "golden"]
+        );
+        record.headers = vec![Header::text(GOLDEN_CHUNKS_HEADER, "{}")];
+        catalog.apply(record);
+        assert!(needed_uploads(&catalog).is_err());
     }
 
     #[test]

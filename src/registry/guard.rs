@@ -245,6 +245,7 @@ mod tests {
 
     fn job(revision: i64) -> LoadJob {
         LoadJob {
+            golden_chunks: None,
             revision,
             manifest: Arc::new(manifest("m", "1", b"x")),
             chunks: None,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::cache::ArtifactCache;
-use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader};
+use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader, GOLDEN_CHUNKS_HEADER};
 use super::fetch::{FetchError, FetchLimits, fetch};
 use super::guard::LoadGuard;
 use super::lifecycle::{LoadState, Refusal};
@@ -15,7 +15,7 @@ use super::memory::{Lease, Leased, ModelMemory, NoMemory};
 use super::probe::{ModelProbe, ProbeCandidate, ProbeReport};
 use super::settings::RegistrySettings;
 use super::store::fetch_uri;
-use crate::model::{Contract, Manifest, RuntimeKind};
+use crate::model::{Contract, GOLDEN_MAX_BYTES, Manifest, RuntimeKind};
 use crate::runtime::{self, CompiledModel, LoadLimits};
 use crate::scorer::golden;
 use crate::scorer::warm_up::warm_up;
@@ -32,6 +32,8 @@ pub struct LoadJob {
     pub manifest: Arc<Manifest>,
     /// Where its artifact lies.
     pub chunks: Option<Result<ChunksHeader, ChunkError>>,
+    /// Where its golden file lies, if it has one.
+    pub golden_chunks: Option<Result<ChunksHeader, ChunkError>>,
     /// Set when it is no longer wanted.
     pub cancelled: Arc<AtomicBool>,
 }
@@ -114,22 +116,29 @@ impl RegistryLoader {
 
     /// Finds out whether a version can be loaded, and what that takes; keeps nothing in memory.
     pub fn verify(&self, job: &LoadJob) -> Result<ProbeReport, LoadFailure> {
-        let bytes = self.fetch(job)?;
-        if let Some(took) = self.probe(&bytes, job)? {
+        let (bytes, golden) = (self.fetch(job)?, self.fetch_golden(job)?);
+        if let Some(took) = self.probe(&bytes, &golden, job)? {
             return Ok(took);
         }
-        prepare(&bytes, &job.manifest, self.max_bytes, &mut |_| {})
+        let manifest = whole(&job.manifest, &golden)?;
+        prepare(&bytes, &manifest, self.max_bytes, &mut |_| {})
             .map(|_| ProbeReport::default())
             .map_err(LoadFailure::Refused)
     }
 
-    fn probe(&self, bytes: &[u8], job: &LoadJob) -> Result<Option<ProbeReport>, LoadFailure> {
+    fn probe(
+        &self,
+        bytes: &[u8],
+        golden: &[u8],
+        job: &LoadJob,
+    ) -> Result<Option<ProbeReport>, LoadFailure> {
         let Some(probe) = &self.safety.probe else {
             return Ok(None);
         };
         let manifest = &job.manifest;
         let candidate = ProbeCandidate {
             bytes,
+            golden,
             manifest,
             max_bytes: self.max_bytes,
         };
@@ -176,22 +185,48 @@ impl RegistryLoader {
                 let (bytes, digest) = (artifact.bytes, &artifact.digest);
                 fetch(&*self.logs, header, bytes, digest, limits, &watch)
             }
-            (Some(Err(error)), _) => return refuse(LoadState::Fetched, error.to_string()),
+            (Some(Err(error)), _) => {
+                return refuse(
+                    LoadState::Fetched,
+                    format!("header {CHUNKS_HEADER:?}: {error}"),
+                );
+            }
             (None, Some(uri)) => fetch_uri(uri, artifact, &self.cache, limits, &watch),
             (None, None) => {
                 let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
                 return refuse(LoadState::Fetched, why);
             }
         };
-        match fetched {
-            Ok(bytes) => Ok(bytes),
-            Err(FetchError::Refused(why)) => refuse(LoadState::Fetched, why),
-            Err(error @ (FetchError::Altered(_) | FetchError::Elsewhere(_))) => {
-                refuse(LoadState::Verified, error.to_string())
+        fetched.map_err(|error| failure(error, ""))
+    }
+
+    /// The golden file, verified; empty where the manifest names none.
+    fn fetch_golden(&self, job: &LoadJob) -> Result<Vec<u8>, LoadFailure> {
+        let Some(file) = &job.manifest.checks.golden_file else {
+            return Ok(Vec::new());
+        };
+        let refused = |why: String| failure(FetchError::Refused(why), GOLDEN);
+        let header = match &job.golden_chunks {
+            Some(Ok(header)) => header,
+            Some(Err(error)) => return Err(refused(error.to_string())),
+            None => {
+                let why = format!("the manifest's record has no header {GOLDEN_CHUNKS_HEADER:?}");
+                return Err(refused(why));
             }
-            Err(FetchError::Transient(why)) => Err(LoadFailure::Transient(why)),
-            Err(FetchError::Cancelled) => Err(LoadFailure::Cancelled),
+        };
+        if file.bytes > GOLDEN_MAX_BYTES {
+            let bytes = file.bytes;
+            let why = format!("it has {bytes} bytes, at most {GOLDEN_MAX_BYTES} are allowed");
+            return Err(refused(why));
         }
+        let limits = FetchLimits {
+            max_bytes: GOLDEN_MAX_BYTES,
+            max_time: self.fetch_time,
+        };
+        let watch = |_: u64| job.wanted();
+        let (bytes, digest) = (file.bytes, &file.digest);
+        fetch(&*self.logs, header, bytes, digest, limits, &watch)
+            .map_err(|error| failure(error, GOLDEN))
     }
 }
 
@@ -201,14 +236,14 @@ impl Loader for RegistryLoader {
         job: &LoadJob,
         reached: &mut dyn FnMut(LoadState),
     ) -> Result<Loaded, LoadFailure> {
-        let bytes = self.fetch(job)?;
-        // The digest was verified before the bytes were handed out.
+        let (bytes, golden) = (self.fetch(job)?, self.fetch_golden(job)?);
+        // The digests were verified before the bytes were handed out.
         reached(LoadState::Fetched);
         reached(LoadState::Verified);
         if !job.wanted() {
             return Err(LoadFailure::Cancelled);
         }
-        let took = self.probe(&bytes, job)?;
+        let took = self.probe(&bytes, &golden, job)?;
         reached(LoadState::Probed);
         if !job.wanted() {
             return Err(LoadFailure::Cancelled);
@@ -216,8 +251,9 @@ impl Loader for RegistryLoader {
         let mut lease = took.and_then(|took| self.lease(job, &took)).transpose()?;
         let noted = self.safety.guard.as_ref().map(|guard| guard.begin(job));
         let noted = noted.transpose()?;
-        let mut loaded = prepare(&bytes, &job.manifest, self.max_bytes, reached)
-            .map_err(LoadFailure::Refused)?;
+        let manifest = whole(&job.manifest, &golden)?;
+        let mut loaded =
+            prepare(&bytes, &manifest, self.max_bytes, reached).map_err(LoadFailure::Refused)?;
         drop(noted);
         if let (Some(mut lease), Some(took)) = (lease.take(), took) {
             lease.shrink(took.held_bytes());
@@ -225,6 +261,43 @@ impl Loader for RegistryLoader {
         }
         Ok(loaded)
     }
+}
+
+/// What a failed fetch of the golden file is said of.
+const GOLDEN: &str = "the golden file: ";
+
+fn failure(error: FetchError, of: &str) -> LoadFailure {
+    let refused = |stage, why: &dyn std::fmt::Display| {
+        // What chunks say of themselves, they say of an artifact.
+        let why = why.to_string();
+        let reason = match of {
+            "" => why,
+            of => format!("{of}{}", why.replacen("the artifact", "it", 1)),
+        };
+        LoadFailure::Refused(Refusal { stage, reason })
+    };
+    match error {
+        FetchError::Refused(why) => refused(LoadState::Fetched, &why),
+        error @ (FetchError::Altered(_) | FetchError::Elsewhere(_)) => {
+            refused(LoadState::Verified, &error)
+        }
+        FetchError::Transient(why) => LoadFailure::Transient(format!("{of}{why}")),
+        FetchError::Cancelled => LoadFailure::Cancelled,
+    }
+}
+
+/// The manifest with the rows of its golden file.
+fn whole(manifest: &Arc<Manifest>, golden: &[u8]) -> Result<Arc<Manifest>, LoadFailure> {
+    if manifest.checks.golden_file.is_none() {
+        return Ok(Arc::clone(manifest));
+    }
+    let whole = manifest.with_golden_file(golden);
+    whole.map(Arc::new).map_err(|error| {
+        LoadFailure::Refused(Refusal {
+            stage: LoadState::Checked,
+            reason: format!("{GOLDEN}{error}"),
+        })
+    })
 }
 
 /// Compiles an artifact, holds it against its manifest's contract and runs the golden rows. Also

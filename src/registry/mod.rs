@@ -76,7 +76,7 @@ pub use catalog::{
 };
 pub use chunks::{
     Assembler, CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunkError, ChunksHeader,
-    MIN_CHUNK_BYTES, chunk_count, chunk_key,
+    GOLDEN_CHUNKS_HEADER, MIN_CHUNK_BYTES, chunk_count, chunk_key,
 };
 pub use collect::{CollectRequest, Collected, Orphan, collect};
 pub use control::ControlEvent;

@@ -3,7 +3,7 @@
 //!
 //! This file has the two sides' common words and what the child does; the parent's side is behind
 //! [`ModelProbe`]. On the child's stdin come one line of JSON, [`ProbeHead`], then the manifest,
-//! then the artifact to the end; on its stdout goes one line of JSON, [`ProbeAnswer`].
+//! then the golden file where it has one, then the artifact to the end; on its stdout goes one line of JSON, [`ProbeAnswer`].
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -58,6 +58,9 @@ pub struct ProbeHead {
     pub onnxruntime_library: Option<PathBuf>,
     /// Length of the manifest.
     pub manifest_bytes: u64,
+    /// Length of the golden file.
+    #[serde(default)]
+    pub golden_bytes: u64,
 }
 
 /// The line that the child writes.
@@ -101,6 +104,8 @@ pub struct ProbeReport {
 pub struct ProbeCandidate<'a> {
     /// The artifact.
     pub bytes: &'a [u8],
+    /// The golden file; empty where the manifest names none.
+    pub golden: &'a [u8],
     /// The manifest.
     pub manifest: &'a Manifest,
     /// Largest artifact and largest sum of weights, in bytes.
@@ -138,10 +143,12 @@ impl ProbeCandidate<'_> {
             max_bytes: self.max_bytes,
             onnxruntime_library: runtime.onnxruntime_library.clone(),
             manifest_bytes: manifest.len() as u64,
+            golden_bytes: self.golden.len() as u64,
         };
         serde_json::to_writer(&mut *to, &head)?;
         to.write_all(b"\n")?;
         to.write_all(&manifest)?;
+        to.write_all(self.golden)?;
         to.write_all(self.bytes)?;
         to.flush()
     }
@@ -194,12 +201,21 @@ pub fn run_probe(
         .take(head.manifest_bytes)
         .read_to_end(&mut manifest)?;
     let manifest = Manifest::from_json(&manifest).map_err(io::Error::other)?;
+    let mut golden = Vec::new();
+    (&mut from)
+        .take(head.golden_bytes)
+        .read_to_end(&mut golden)?;
     let mut bytes = Vec::with_capacity(usize::try_from(manifest.artifact.bytes).unwrap_or(0));
     from.read_to_end(&mut bytes)?;
 
     let start = Instant::now();
     let load = move || {
-        let loaded = prepare(&bytes, &manifest, head.max_bytes, &mut |_| {});
+        let whole = manifest.with_golden_file(&golden).map_err(|error| Refusal {
+            stage: LoadState::Checked,
+            reason: format!("the golden file: {error}"),
+        });
+        drop(golden);
+        let loaded = whole.and_then(|whole| prepare(&bytes, &whole, head.max_bytes, &mut |_| {}));
         drop(bytes);
         let holds = (system.memory)();
         // Taking it down is part of the trial.

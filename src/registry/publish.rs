@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::bundle::Bundle;
 use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
 use super::chunks::{
-    CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, chunk_count, chunk_key,
+    CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, GOLDEN_CHUNKS_HEADER, chunk_count,
+    chunk_key,
 };
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, REQUEST_TIMEOUT, Reading, RegistryLogs, read_to_end};
@@ -117,11 +118,16 @@ pub fn publish(
     }
     let mut headers: Vec<Header> = bundle.signature_header().into_iter().collect();
     let mut chunks = 0;
-    if let Some(artifact) = bundle.artifact() {
-        let header = upload(kafka, settings, artifact, progress)?;
-        chunks = header.count;
+    let sets = [
+        (CHUNKS_HEADER, bundle.artifact()),
+        (GOLDEN_CHUNKS_HEADER, bundle.golden()),
+    ];
+    for (name, bytes) in sets {
+        let Some(bytes) = bytes else { continue };
+        let header = upload(kafka, settings, bytes, progress)?;
+        chunks += header.count;
         headers.push(Header {
-            key: CHUNKS_HEADER.to_owned(),
+            key: name.to_owned(),
             value: Some(serde_json::to_vec(&header)?),
         });
     }

@@ -210,6 +210,7 @@ impl Turn<'_> {
             revision: candidate.revision,
             manifest: Arc::clone(manifest),
             chunks: entry.chunks.clone(),
+            golden_chunks: entry.golden_chunks.clone(),
             cancelled,
         }));
     }

@@ -20,6 +20,7 @@ mod dlq;
 mod exactly_once;
 mod faults;
 mod fence;
+mod golden;
 mod injection;
 mod loads;
 mod logs;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     trials.extend(object_store::trials());
     trials.extend(rebuild::trials());
     trials.extend(registry::trials());
+    trials.extend(golden::trials());
     trials.extend(signatures::trials());
     trials.extend(faults::trials());
     trials.extend(security::trials());

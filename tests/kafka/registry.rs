@@ -164,7 +164,7 @@ fn rollback_walks_back(broker: &'static Broker) -> TestResult {
 }
 
 /// The keys of a topic that have a value.
-fn live_keys(world: &World, kind: &str) -> BTreeSet<String> {
+pub fn live_keys(world: &World, kind: &str) -> BTreeSet<String> {
     let mut live = BTreeSet::new();
     for record in world.tail_of(&world.registry_topic(kind), 1).read_to_end() {
         let key = String::from_utf8(record.key.unwrap()).unwrap();
@@ -263,7 +263,7 @@ fn a_deleted_number_never_returns(broker: &'static Broker) -> TestResult {
 }
 
 /// What instance `a` says about a version that it refused.
-fn refusal(world: &World, version: &str, revision: i64) -> Value {
+pub fn refusal(world: &World, version: &str, revision: i64) -> Value {
     eventually("the refusal is in the status", PATIENCE, || {
         let status = world.status();
         let refused = &status["models"][0]["instances"][0]["refused"];

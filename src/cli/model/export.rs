@@ -14,7 +14,8 @@ use crate::registry::{Bundle, read_catalog, take_out};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The file is a tar archive of manifest.json, manifest.json.minisig where the \
-                  version is signed, and model.onnx.\nExample: swapstream model export \
+                  version is signed, model.onnx, and golden.jsonl where the manifest names a \
+                  golden file.\nExample: swapstream model export \
                   late-arrival 2 -o late-arrival-2.tar"
 )]
 pub(super) struct ExportArgs {

@@ -8,7 +8,9 @@ use clap::Args;
 use super::super::draft;
 use super::source::{self, Source};
 use super::{Context, Failure, Output, lineage, measure, sign, terminal, upload};
-use crate::model::{Artifact, Manifest, ModelName, Version};
+use crate::model::{
+    Artifact, Digest, GOLDEN_INLINE_BYTES, GoldenFile, GoldenRow, Manifest, ModelName, Version,
+};
 use crate::registry::{Bundle, names_a_user, shown};
 use crate::runtime::{self, OnnxSummary};
 
@@ -32,7 +34,8 @@ pub(super) struct PublishArgs {
     /// The manifest, TOML or JSON; default: the one inside the ONNX file, else all is derived.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Golden rows, one {"input":{…},"outputs":{…}} a line, in addition to the manifest's.
+    /// Golden rows, one {"input":{…},"outputs":{…}} a line, in addition to the manifest's. More than
+    /// 64 KiB of them are kept as a file beside the artifact, named by its digest.
     #[arg(long, value_name = "ROWS.jsonl")]
     golden: Option<PathBuf>,
     /// Publish although this build cannot run it: for a registry that serves other builds.
@@ -69,22 +72,25 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> Result<(), Failure> 
         }
     };
     let name = &source.name;
-    let mut manifest = manifest(args, &source)?;
+    let (mut manifest, golden) = manifest(args, &source)?;
+    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{name}: {error}"));
+    let mut whole = manifest
+        .with_golden_file(golden.as_deref().unwrap_or_default())
+        .map_err(|error| fail(&error))?;
     let mut measured = Vec::new();
     if args.measure {
-        measured = measure::choose(&source.bytes, &mut manifest, limit)?;
-    }
-    let fail = |error: &dyn std::fmt::Display| Failure::Failed(format!("{name}: {error}"));
-    if !args.measure && !args.no_check {
-        upload::check(name, &source.bytes, &manifest, limit)?;
+        measured = measure::choose(&source.bytes, &mut whole, limit)?;
+        manifest.runtime = whole.runtime;
+    } else if !args.no_check {
+        upload::check(name, &source.bytes, &whole, limit)?;
     }
     if let Some(uri) = &args.uri {
         refer(args, uri, &manifest, context)?;
         manifest.artifact.uri = Some(uri.clone());
     }
     let inline = args.uri.is_none() || args.inline;
-    let mut bundle =
-        Bundle::new(&manifest, inline.then_some(source.bytes)).map_err(|error| fail(&error))?;
+    let mut bundle = Bundle::new(&manifest, inline.then_some(source.bytes), golden)
+        .map_err(|error| fail(&error))?;
     if let Some(key) = &args.sign {
         bundle = sign::sign(bundle, key)?;
     }
@@ -129,7 +135,8 @@ fn refer(
         })
 }
 
-fn manifest(args: &PublishArgs, source: &Source) -> Result<Manifest, Failure> {
+/// The manifest, and the golden file that it names.
+fn manifest(args: &PublishArgs, source: &Source) -> Result<(Manifest, Option<Vec<u8>>), Failure> {
     let file = &source.name;
     let summary = match runtime::metadata(&source.bytes) {
         Ok(summary) => summary,
@@ -140,11 +147,17 @@ fn manifest(args: &PublishArgs, source: &Source) -> Result<Manifest, Failure> {
         Err(error) => return Err(Failure::Failed(format!("{file}: {error}"))),
     };
     let mut draft = draft::load(args.manifest.as_deref(), &summary)?;
-    if draft.checks.golden_file.is_some() {
+    let named = draft.checks.golden_file.take().map(PathBuf::from);
+    if named.is_some() && args.manifest.is_none() {
         return Err(Failure::Failed(format!(
             "{file}: the manifest inside names a golden_file; give the rows with --golden"
         )));
     }
+    let golden: Vec<&Path> = [&named, &args.golden]
+        .into_iter()
+        .filter_map(Option::as_deref)
+        .collect();
+    let golden = draft::golden_lines(&golden)?;
     let missing =
         |what: &str| Failure::Usage(format!("neither --{what} nor the manifest names it"));
     let model = args
@@ -157,22 +170,27 @@ fn manifest(args: &PublishArgs, source: &Source) -> Result<Manifest, Failure> {
         .clone()
         .or(draft.version.take())
         .ok_or_else(|| missing("version"))?;
-    let golden = match &args.golden {
-        Some(path) => draft::golden_rows(path)?,
-        None => Vec::new(),
-    };
     lineage::fill(&mut draft.lineage, &summary, Path::new("."));
     let artifact = Artifact {
         digest: source.digest,
         bytes: source.bytes.len() as u64,
         uri: None,
     };
-    let manifest = draft.finish(model, version, artifact, golden);
+    let rows = GoldenRow::parse_lines(&golden).map_err(Failure::failed)?;
+    let inline = golden.len() <= GOLDEN_INLINE_BYTES;
+    let named = (!inline).then(|| GoldenFile {
+        digest: Digest::of(&golden),
+        bytes: golden.len() as u64,
+        rows: rows.len() as u64,
+    });
+    let rows = if inline { rows } else { Vec::new() };
+    let mut manifest = draft.finish(model, version, artifact, rows);
+    manifest.checks.golden_file = named;
     // Before anything is uploaded: what is too large is named.
     manifest
         .to_json()
         .map_err(|error| Failure::Failed(format!("{file}: {error}")))?;
-    Ok(manifest)
+    Ok((manifest, (!inline).then_some(golden)))
 }
 
 /// What a file that this build cannot read says about itself.

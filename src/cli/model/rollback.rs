@@ -87,6 +87,7 @@ fn try_load(
         revision: -1,
         manifest: Arc::clone(manifest),
         chunks: entry.chunks.clone(),
+        golden_chunks: entry.golden_chunks.clone(),
         cancelled: Arc::new(AtomicBool::new(false)),
     };
     let why = match loader.verify(&job) {

@@ -150,6 +150,10 @@ fn text(manifest: &Manifest, entry: &Entry, deployed: Option<i64>, standing: &St
     }
     lineage(&manifest.lineage, &mut line);
     let checks = &manifest.checks;
+    if let Some(file) = &checks.golden_file {
+        let (rows, size, digest) = (file.rows, about(file.bytes), file.digest);
+        line("golden file", format!("{rows} rows, {size}, {digest}"));
+    }
     if !checks.golden.is_empty() {
         let (rows, tolerance) = (checks.golden.len(), checks.tolerance);
         line("golden rows", format!("{rows}, tolerance {tolerance:e}"));

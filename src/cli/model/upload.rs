@@ -50,7 +50,9 @@ pub(super) fn check_bundle(
     bundle: &Bundle,
     registry: &RegistrySettings,
 ) -> Result<(), Failure> {
-    let manifest = bundle.manifest();
+    let manifest = bundle.whole_manifest();
+    let manifest =
+        &manifest.map_err(|error| Failure::Failed(format!("{what}: the golden file: {error}")))?;
     let max_bytes = registry.max_artifact_bytes;
     match (bundle.artifact(), &manifest.artifact.uri) {
         (Some(artifact), _) => check(what, artifact, manifest, max_bytes),
@@ -75,7 +77,8 @@ pub(super) fn put(
     measured: &[Measured],
     output: Output,
 ) -> Result<(), Failure> {
-    let bar = bar(bundle.artifact().map_or(0, |bytes| bytes.len() as u64), "");
+    let bytes = |part: Option<&[u8]>| part.map_or(0, |bytes| bytes.len() as u64);
+    let bar = bar(bytes(bundle.artifact()).max(bytes(bundle.golden())), "");
     let published = publish(kafka, registry, bundle, &mut |progress| match progress {
         Progress::TopicsCreated(topics) => {
             let topics = topics.join(", ");
