@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         on_shared_broker("the_java_example_follows_the_registry", java),
         on_shared_broker("the_python_example_reads_the_registry", python),
+        on_shared_broker("an_mlflow_run_becomes_a_version", mlflow_run),
     ]
 }
 
@@ -102,6 +103,85 @@ fn java(broker: &'static Broker) -> TestResult {
     let rollback = ["model", "deploy", "late-arrival", "2", "--by", "bob"];
     world.run(&rollback).ok();
     assert_eq!(line(r#""by":"bob""#)["version"], "2");
+    Ok(())
+}
+
+/// A run as MLflow's file store keeps it.
+fn mlflow_folder(world: &World) -> PathBuf {
+    let run = world.path("mlruns/1/0a1b2c");
+    for (file, text) in [
+        (
+            "meta.yaml",
+            "artifact_uri: file:///x\nrun_id: 0a1b2c\nstart_time: 1760000000000\n",
+        ),
+        ("params/max_depth", "6"),
+        ("params/booster", "gbtree"),
+        (
+            "metrics/auc",
+            "1760000000001 0.5 0\n1760000000002 0.875 1\n",
+        ),
+        ("metrics/broken", "1760000000001 nan 0\n"),
+        ("tags/mlflow.user", "ann"),
+        ("tags/mlflow.source.git.commit", "0f3c9a1"),
+        (
+            "tags/mlflow.source.git.repoURL",
+            "https://example.org/flights.git",
+        ),
+    ] {
+        let path = run.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    run
+}
+
+fn mlflow_run(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    let run = mlflow_folder(&world);
+    let base = world.path("base.json");
+    let inputs = serde_json::json!([{"name": "features", "features": [
+        "day_of_week", "sched_dep_minute", "sched_arr_minute", "distance_miles", "airline_id",
+        "origin_airport_id",
+    ]}]);
+    let text = serde_json::json!({"inputs": inputs, "lineage": {"framework": "pytorch 2.6.0"}});
+    std::fs::write(&base, text.to_string())?;
+    let out = Command::new("python3")
+        .arg(examples().join("python/mlflow_manifest.py"))
+        .arg(&run)
+        .args(["--model", "late-arrival", "--version", "7", "--base"])
+        .arg(&base)
+        .output()?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let manifest = world.path("manifest.json");
+    std::fs::write(&manifest, out.stdout)?;
+    let file = crate::world::models().join("v1.onnx");
+    let args = ["--manifest", manifest.to_str().unwrap()];
+    world
+        .publish_file(file.to_str().unwrap(), &args, "late-arrival", "7")
+        .ok();
+    let show = ["model", "show", "late-arrival", "7", "--output", "json"];
+    let shown = world.run(&show).ok().json();
+    let lineage = &shown["manifest"]["lineage"];
+    for (field, value) in [
+        ("run_id", serde_json::json!("0a1b2c")),
+        ("author", serde_json::json!("ann")),
+        ("created_at", serde_json::json!("2025-10-09T08:53:20.000Z")),
+        ("framework", serde_json::json!("pytorch 2.6.0")),
+        ("metrics", serde_json::json!({"auc": 0.875})),
+        (
+            "hyperparameters",
+            serde_json::json!({"max_depth": 6, "booster": "gbtree"}),
+        ),
+        (
+            "code",
+            serde_json::json!({"repository": "https://example.org/flights.git", "commit": "0f3c9a1"}),
+        ),
+    ] {
+        assert_eq!(lineage[field], value, "{lineage}");
+    }
+    // What the file itself says is filled in as for any other.
+    assert!(lineage["opsets"].is_object(), "{lineage}");
     Ok(())
 }
 
