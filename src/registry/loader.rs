@@ -191,7 +191,7 @@ impl RegistryLoader {
                     format!("header {CHUNKS_HEADER:?}: {error}"),
                 );
             }
-            (None, Some(uri)) => fetch_uri(uri, artifact, &self.cache, limits, &watch),
+            (None, Some(uri)) => fetch_uri(uri, artifact, Some(&self.cache), limits, &watch),
             (None, None) => {
                 let why = format!("the manifest's record has no header {CHUNKS_HEADER:?}");
                 return refuse(LoadState::Fetched, why);

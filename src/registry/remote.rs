@@ -349,11 +349,13 @@ impl HmacContext for Hashing<Hmac<Sha256>> {
 
 #[cfg(test)]
 mod tests {
+    use ct_codecs::Encoder as _;
+
     use super::*;
 
     #[test]
     fn requests_are_signed_by_the_hashes_of_the_standards() {
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| ct_codecs::Hex::encode_to_string(bytes).unwrap();
         // FIPS 180-2, and case 2 of RFC 4231.
         let mut digest = Hashes.digest(DigestAlgorithm::Sha256).unwrap();
         digest.update(b"a");

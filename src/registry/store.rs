@@ -17,11 +17,12 @@ use crate::model::{Artifact, Digest, Hasher};
 /// How much is read before it is asked again whether to go on.
 const PIECE: usize = 1 << 20;
 
-/// The artifact at `uri`, verified. `watch` is asked now and then.
+/// The artifact at `uri`, verified. `watch` is asked now and then. Without a cache it is read from
+/// where it lies, whatever was kept of it before.
 pub fn fetch_uri(
     uri: &str,
     artifact: &Artifact,
-    cache: &ArtifactCache,
+    cache: Option<&ArtifactCache>,
     limits: FetchLimits,
     watch: Watch<'_>,
 ) -> Result<Vec<u8>, FetchError> {
@@ -42,10 +43,12 @@ pub fn fetch_uri(
             verify(uri, artifact, Digest::of(&bytes))?;
             Ok(bytes)
         }
-        Location::Remote(remote) => match cache.get(&artifact.digest, wanted) {
-            Some(bytes) => Ok(bytes),
-            None => read_remote(uri, &remote, artifact, cache, limits, watch),
-        },
+        Location::Remote(remote) => {
+            match cache.and_then(|cache| cache.get(&artifact.digest, wanted)) {
+                Some(bytes) => Ok(bytes),
+                None => read_remote(uri, &remote, artifact, cache, limits, watch),
+            }
+        }
     }
 }
 
@@ -65,7 +68,7 @@ fn read_remote(
     uri: &str,
     remote: &Remote,
     artifact: &Artifact,
-    cache: &ArtifactCache,
+    cache: Option<&ArtifactCache>,
     limits: FetchLimits,
     watch: Watch<'_>,
 ) -> Result<Vec<u8>, FetchError> {
@@ -79,7 +82,7 @@ fn read_remote(
         .try_reserve_exact(size)
         .map_err(|error| no_memory(&error))?;
     let mut hasher = Hasher::default();
-    let mut incoming = cache.begin(&artifact.digest, artifact.bytes);
+    let mut incoming = cache.and_then(|cache| cache.begin(&artifact.digest, artifact.bytes));
     download(remote, Some(artifact.bytes), limits, watch, &mut |piece| {
         hasher.update(piece);
         bytes.extend_from_slice(piece);
@@ -219,7 +222,7 @@ mod tests {
             directory: directory.path().join("cache"),
             max_bytes: 1 << 20,
         });
-        let fetch = || fetch_uri(&uri, &artifact, &cache, LIMITS, &|_| true);
+        let fetch = || fetch_uri(&uri, &artifact, Some(&cache), LIMITS, &|_| true);
         assert!(
             matches!(fetch(), Err(FetchError::Transient(_))),
             "not there yet"
@@ -237,7 +240,7 @@ mod tests {
             ..LIMITS
         };
         assert!(matches!(
-            fetch_uri(&uri, &artifact, &cache, small, &|_| true),
+            fetch_uri(&uri, &artifact, Some(&cache), small, &|_| true),
             Err(FetchError::Refused(why)) if why.contains("limits.max_artifact_bytes")
         ));
         let gone = fetch_uri(
@@ -246,14 +249,14 @@ mod tests {
                 bytes: 6,
                 ..artifact.clone()
             },
-            &cache,
+            Some(&cache),
             LIMITS,
             &|_| false,
         );
         assert!(matches!(gone, Err(FetchError::Cancelled)));
         let folder = format!("file://{}", directory.path().display());
         assert!(matches!(
-            fetch_uri(&folder, &artifact, &cache, LIMITS, &|_| true),
+            fetch_uri(&folder, &artifact, Some(&cache), LIMITS, &|_| true),
             Err(FetchError::Refused(_))
         ));
         assert!(

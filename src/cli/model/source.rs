@@ -10,9 +10,7 @@ use super::Failure;
 use super::upload::bar;
 use crate::config::about;
 use crate::model::{Artifact, Digest, Hasher};
-use crate::registry::{
-    ArtifactCache, FetchError, FetchLimits, RegistrySettings, fetch_uri, read_uri, shown,
-};
+use crate::registry::{FetchError, FetchLimits, RegistrySettings, fetch_uri, read_uri, shown};
 
 /// How long a command may take to fetch an artifact: somebody watches it, and may end it.
 const FETCH_TIME: Duration = Duration::from_mins(30);
@@ -81,7 +79,7 @@ pub(super) fn address(uri: &str, limit: u64) -> Result<Source, Failure> {
     })
 }
 
-/// The very artifact of a manifest from its address.
+/// The very artifact of a manifest from its address, and not from what this machine has kept.
 pub(super) fn at_address(
     uri: &str,
     artifact: &Artifact,
@@ -92,9 +90,8 @@ pub(super) fn at_address(
         bar.set_position(bytes);
         true
     };
-    let cache = ArtifactCache::new(registry.cache.clone());
     let limits = limits(registry.max_artifact_bytes);
-    let bytes = fetch_uri(uri, artifact, &cache, limits, &watch);
+    let bytes = fetch_uri(uri, artifact, None, limits, &watch);
     bar.finish_and_clear();
     bytes
 }
