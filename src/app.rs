@@ -184,6 +184,7 @@ impl App {
     /// ends with its tombstones, then HTTP. A second signal ends the process at once.
     pub fn stop(self) {
         let start = Instant::now();
+        let _watched = watchdog::end_at(start + self.shutdown_timeout);
         let time = self.shutdown_timeout.saturating_sub(EXIT_TIME);
         let deadline = start + time;
         let streams_by = start + time.saturating_sub(control_share(time));

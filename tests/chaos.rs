@@ -48,6 +48,10 @@ mod stage;
 mod support;
 #[path = "chaos/swaps.rs"]
 mod swaps;
+#[path = "chaos/traces.rs"]
+mod traces;
+#[path = "chaos/verdict.rs"]
+mod verdict;
 #[path = "chaos/verifier.rs"]
 mod verifier;
 #[path = "chaos/verifier_tests.rs"]

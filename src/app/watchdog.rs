@@ -1,6 +1,7 @@
 //! Ends the process where nothing less helps: a call into the Kafka client that does not return
 //! cannot be cancelled, and two instances of one name would take turns for ever.
 
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,33 @@ pub const EXIT_HUNG: i32 = 75;
 const EXIT_GIVEN_UP: i32 = 1;
 
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Ends the process with [`EXIT_HUNG`] at `deadline`, unless what this gives is dropped before: a
+/// stop that waits for a call into the Kafka client would outlast the time it may take.
+pub(super) fn end_at(deadline: Instant) -> Option<Sender<()>> {
+    #[expect(clippy::exit, reason = "what holds the stop up cannot be cancelled")]
+    let end = || {
+        tracing::error!(
+            "not stopped within shutdown_timeout; ending with code {EXIT_HUNG}: what was not \
+             committed is left to the next owner"
+        );
+        std::process::exit(EXIT_HUNG);
+    };
+    at(deadline, end)
+}
+
+/// Runs `end` in a thread of its own at `deadline`, unless the sender is dropped before.
+fn at(deadline: Instant, end: impl FnOnce() + Send + 'static) -> Option<Sender<()>> {
+    let (done, waiting) = channel();
+    let thread = std::thread::Builder::new().name("stop".to_owned());
+    let started = thread.spawn(move || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if waiting.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            end();
+        }
+    });
+    started.is_ok().then_some(done)
+}
 
 /// Starts the thread that looks. It ends with the application.
 pub(super) fn start(health: &Arc<Health>) -> std::io::Result<()> {
@@ -82,6 +110,22 @@ impl Wakefulness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_that_takes_too_long_is_ended_and_no_other() {
+        let (tell, told) = channel();
+        let end = move || tell.send(()).unwrap();
+        let held = at(Instant::now() + Duration::from_millis(20), end);
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+        drop(held);
+
+        let (tell, told) = channel::<()>();
+        let end = move || tell.send(()).unwrap();
+        drop(at(Instant::now() + Duration::from_mins(1), end));
+        // The thread gives its end up with the sender in it.
+        let waited = told.recv_timeout(Duration::from_secs(20));
+        assert_eq!(waited, Err(RecvTimeoutError::Disconnected));
+    }
 
     #[test]
     fn time_in_which_the_process_was_stopped_does_not_count() {

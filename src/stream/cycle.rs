@@ -172,6 +172,11 @@ impl Session<'_> {
             Ok(()) => {
                 self.metrics.commits.inc(CommitOutcome::Committed);
                 self.partitions.commit_answered(true);
+                let failed = self.failed_commits.over();
+                if failed > 1 {
+                    let stream = &self.settings.name;
+                    tracing::info!(stream, "committed again after {failed} commits that failed");
+                }
             }
             Err(error) => {
                 self.metrics.commits.inc(CommitOutcome::Failed);
@@ -179,10 +184,14 @@ impl Session<'_> {
                     .metrics
                     .kafka_error(KafkaClient::Consumer, KafkaErrorKind::Retriable);
                 self.partitions.commit_answered(false);
-                tracing::warn!(
-                    stream = self.settings.name,
-                    "{error}; the next commit covers it"
-                );
+                // In a rebalance every commit that is under way fails for the same reason.
+                let stream = &self.settings.name;
+                let text = format!("{error}; the next commit covers it");
+                if self.failed_commits.note(&text) {
+                    tracing::warn!(stream, "{text}");
+                } else {
+                    tracing::debug!(stream, "{text}");
+                }
             }
         }
     }

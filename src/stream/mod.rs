@@ -17,6 +17,7 @@
 //! | `failpoints` | where tests interrupt |
 
 mod assignment;
+mod complaints;
 mod cycle;
 mod emit;
 mod exactly_once;

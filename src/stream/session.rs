@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assignment::list;
+use super::complaints::Complaints;
 use super::failpoints::{broken, fail_point};
 use super::health::WorkerHealth;
 use super::pace::Pace;
@@ -113,8 +114,10 @@ pub(super) struct Session<'s> {
     pub(super) held_back: bool,
     /// Whether an abort waits for its rewind.
     pub(super) rewind_due: bool,
-    /// Whether an error is shown that has not ended the session.
-    pub(super) troubled: bool,
+    /// Errors that have not ended the session.
+    pub(super) troubles: Complaints,
+    /// Commits that failed since the last one that did not.
+    pub(super) failed_commits: Complaints,
     pub(super) pace: Pace,
     pub(super) cycle_start: Instant,
     pub(super) cycle_records: usize,
@@ -354,14 +357,18 @@ impl Session<'_> {
 
     /// Shows an error that does not end the session until a record comes or partitions do.
     pub(super) fn trouble(&mut self, error: &KafkaError) {
-        tracing::warn!(stream = self.settings.name, "{error}");
-        self.health
-            .set(WorkerState::Running, Some(error.to_string()));
-        self.troubled = true;
+        let stream = &self.settings.name;
+        let text = error.to_string();
+        if self.troubles.note(&text) {
+            tracing::warn!(stream, "{text}");
+        } else {
+            tracing::debug!(stream, "{text}");
+        }
+        self.health.set(WorkerState::Running, Some(text));
     }
 
     pub(super) fn clear_trouble(&mut self) {
-        if std::mem::take(&mut self.troubled) {
+        if self.troubles.over() > 0 {
             self.health.set(WorkerState::Running, None);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::StreamSettings;
+use super::complaints::Complaints;
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
@@ -218,7 +219,8 @@ impl Worker {
             look_up_since: None,
             held_back: false,
             rewind_due: false,
-            troubled: false,
+            troubles: Complaints::default(),
+            failed_commits: Complaints::default(),
             pace: Pace::default(),
             cycle_start: now,
             cycle_records: 0,

@@ -9,6 +9,7 @@ use super::fleet::Fleet;
 use super::oracle::MODEL;
 use super::proxy::{
     ADD_OFFSETS_TO_TXN, Action, END_TXN, OFFSET_COMMIT, PRODUCE, Rule, TXN_OFFSET_COMMIT,
+    end_txn_error,
 };
 use super::rng::Rng;
 use super::schedule::Fault;
@@ -32,6 +33,8 @@ const POINTS: [&str; 6] = [
 
 /// How long a proof is waited for.
 const PROOF: Duration = Duration::from_secs(20);
+/// A worker waits for its commit as long as a transaction may be open, and then joins its group anew.
+const TAKES_OVER: Duration = Duration::from_secs(45);
 
 /// What faults act on.
 #[derive(Debug)]
@@ -106,6 +109,7 @@ impl Hands<'_> {
             Fault::ProxyDelay => self.proxy_delay(),
             Fault::ProxyDrop => self.proxy_lose(Action::Cut),
             Fault::ProxySwallow => self.proxy_lose(Action::Swallow),
+            Fault::ProxyLate => self.proxy_late(),
             Fault::ProxyCut => self.proxy_cut(),
             Fault::Poison => self.poison(),
             Fault::BadModel => self.bad_model(),
@@ -117,11 +121,19 @@ impl Hands<'_> {
         std::thread::sleep(Duration::from_millis(self.rng.between(low, high)));
     }
 
-    fn await_that(what: &str, mut done: impl FnMut() -> bool) -> Result<(), NotDone> {
-        let end = Instant::now() + PROOF;
+    fn await_that(what: &str, done: impl FnMut() -> bool) -> Result<(), NotDone> {
+        Self::await_within(PROOF, what, done)
+    }
+
+    fn await_within(
+        patience: Duration,
+        what: &str,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<(), NotDone> {
+        let end = Instant::now() + patience;
         while !done() {
             if Instant::now() > end {
-                return Err(failed(format!("not within {PROOF:?}: {what}")));
+                return Err(failed(format!("not within {patience:?}: {what}")));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -212,7 +224,7 @@ impl Hands<'_> {
             action: Action::Delay(hold),
         };
         self.stage.proxy.set(rule(u64::MAX));
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_millis(2_500));
         let hits = self.stage.proxy.set(Rule::default());
         if hits == 0 {
             return Err(failed("no response was held back"));
@@ -249,6 +261,52 @@ impl Hands<'_> {
             lost?;
         }
         Ok(format!("{hits} responses to api {api}"))
+    }
+
+    /// A commit comes late: its request is held back until the producer it is from has been
+    /// replaced, by the worker itself when it has waited long enough, or because its process was
+    /// killed. The broker must refuse it, or it would end a transaction of the new producer.
+    fn proxy_late(&mut self) -> Happened {
+        if !self.stage.guarantees.contains(&Guarantee::ExactlyOnce) {
+            return Err(NotDone::Impossible("needs transactions".to_owned()));
+        }
+        self.stage.proxy.set(Rule {
+            apis: vec![END_TXN],
+            count: 1,
+            action: Action::Hold,
+        });
+        let held = Self::await_that("a request is held back", || self.stage.proxy.hits() > 0);
+        self.stage.proxy.set(Rule::default());
+        held?;
+        let group = self.stage.topics.group(Guarantee::ExactlyOnce);
+        let owner = |slot: &usize| {
+            let id = format!("{group}-{}-0", self.fleet.id(*slot));
+            self.stage.proxy.holds(&id)
+        };
+        let victim = STEADY.into_iter().find(owner);
+        let victim = victim.ok_or_else(|| failed("the held request is nobody's"))?;
+        let kill = self.rng.one_in(2);
+        let committed = "swapstream_transactions_total{outcome=\"committed\"";
+        let count = |fleet: &Fleet| fleet.metric(victim, committed).unwrap_or(0.0);
+        let mut before = count(self.fleet);
+        if kill {
+            self.fleet.kill(victim);
+            self.fleet.start(self.stage, victim, None);
+            before = 0.0;
+        }
+        // The producer's successor commits, so that it also has a transaction open, mostly.
+        let goes_on = || count(self.fleet) > before;
+        Self::await_within(TAKES_OVER, "the producer's successor commits", goes_on)?;
+        let answers = self.stage.proxy.deliver(PROOF).map_err(failed)?;
+        let errors: Vec<Option<i16>> = answers.iter().map(|a| end_txn_error(a)).collect();
+        if errors.iter().any(|error| matches!(error, None | Some(0))) {
+            return Err(failed(format!("the late commit was taken: {errors:?}")));
+        }
+        let how = if kill { "killed" } else { "given up" };
+        Ok(format!(
+            "{} {how}, refused with {errors:?}",
+            self.fleet.id(victim)
+        ))
     }
 
     fn proxy_cut(&mut self) -> Happened {

@@ -15,7 +15,7 @@ use super::stage::Topics;
 use super::verifier::{Guarantee, Input, Outlet, Verifier};
 
 /// How long reading everything again may take.
-const REREAD: Duration = Duration::from_mins(5);
+const REREAD: Duration = Duration::from_mins(15);
 
 /// The verifiers, one for each guarantee that is tested.
 #[derive(Debug)]

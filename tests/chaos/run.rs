@@ -7,25 +7,21 @@ use std::time::{Duration, Instant};
 use super::faults::{Hands, NotDone, STEADY};
 use super::feed::{Feed, Target};
 use super::fleet::Fleet;
-use super::observer::{Observer, Seen, reread};
+use super::observer::Observer;
 use super::oracle::Oracle;
 use super::report::Report;
 use super::rng::Rng;
 use super::schedule::{BOUND, Fault, recovery, schedule};
 use super::stage::{PARTITIONS, Stage, flights};
-use super::swaps::{Swaps, deploy, revisions};
-use super::verifier::{Guarantee, Totals};
+use super::swaps::{Swaps, deploy};
+use super::traces::Traces;
+use super::verifier::Guarantee;
 use crate::support::{Unavailable, eventually};
 
 /// How long a run waits for a service that does not come back, before it gives up.
 const GIVE_UP: Duration = Duration::from_mins(1);
 /// How long a round waits for both instances to have their share.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How long the service may take for what is left when nothing comes any more.
-const QUIESCENCE: Duration = Duration::from_secs(40);
-/// Largest resident memory of an instance: `limits.kafka_memory` (32 MiB here), and three times that
-/// for the program, its models and two streams.
-const MEMORY_BOUND: u64 = 128 << 20;
 /// Events that all others are made from.
 const SAMPLES: usize = 200;
 
@@ -73,21 +69,23 @@ pub struct Outcome {
 }
 
 /// Everything that runs.
-struct Run {
-    plan: Plan,
-    stage: Arc<Stage>,
-    oracle: Arc<Oracle>,
-    fleet: Fleet,
-    feed: Feed,
-    swaps: Swaps,
-    observer: Observer,
-    rng: Rng,
-    faults: BTreeMap<&'static str, u64>,
-    skipped: BTreeMap<&'static str, String>,
-    slowest: Duration,
+pub(super) struct Run {
+    pub(super) traces: Traces,
+    pub(super) begun: Instant,
+    pub(super) plan: Plan,
+    pub(super) stage: Arc<Stage>,
+    pub(super) oracle: Arc<Oracle>,
+    pub(super) fleet: Fleet,
+    pub(super) feed: Feed,
+    pub(super) swaps: Swaps,
+    pub(super) observer: Observer,
+    pub(super) rng: Rng,
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    pub(super) skipped: BTreeMap<&'static str, String>,
+    pub(super) slowest: Duration,
     /// Inputs that the last round has seen passed over.
-    left_out: Vec<(Guarantee, usize, i64)>,
-    broken: Vec<(u8, String)>,
+    pub(super) left_out: Vec<(Guarantee, usize, i64)>,
+    pub(super) broken: Vec<(u8, String)>,
 }
 
 /// Runs `plan` to its end, or to the first round that breaks a promise.
@@ -130,8 +128,8 @@ impl Run {
         let minute = Duration::from_mins(1);
         eventually("a version is deployed", minute, || deploy(&stage, "1"));
 
-        let logs = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let logs = logs.join(format!("chaos-{}", stage.topics.name));
+        let traces = Traces::new(&stage);
+        let logs = traces.dir.clone();
         let (seed, interval) = (plan.seed, plan.commit_interval());
         println!(
             "chaos: seed {seed}, commits every {interval}, logs in {}",
@@ -151,6 +149,8 @@ impl Run {
         let swaps = Swaps::start(&stage, &["2", "1"], plan.seed);
         let mut run = Self {
             rng: Rng::branch(plan.seed, 4),
+            traces,
+            begun: Instant::now(),
             plan,
             stage,
             oracle,
@@ -186,7 +186,7 @@ impl Run {
         if !self.rng.one_in(4) {
             self.all_at_work();
         }
-        let pause = self.rng.between(100, 1_200);
+        let pause = self.rng.between(100, 600);
         std::thread::sleep(Duration::from_millis(pause));
         self.look_after(&format!("before round {number}"));
         let before = self.marks();
@@ -221,7 +221,9 @@ impl Run {
         let raw = self.scoring_again(&marks, GIVE_UP);
         let counted = raw.map(|raw| recovery(raw, took, fault));
         println!(
-            "chaos: round {number} {name} ({what}), {:.1} s; scoring again after {}",
+            "chaos: {:.0} s: round {number} of {}: {name} ({what}), {:.1} s; scoring again after {}",
+            self.begun.elapsed().as_secs_f64(),
+            self.plan.rounds,
             took.as_secs_f64(),
             raw.map_or("never".to_owned(), |raw| format!(
                 "{:.1} s",
@@ -240,15 +242,13 @@ impl Run {
 
     /// Waits, not for ever, until every steady instance has partitions of every stream.
     fn all_at_work(&mut self) {
-        let end = Instant::now() + SETTLED;
+        let begin = Instant::now();
         let streams = self.plan.guarantees.len();
-        while Instant::now() < end {
-            if STEADY
+        while begin.elapsed() < SETTLED
+            && !STEADY
                 .iter()
                 .all(|slot| self.fleet.has_work(*slot, streams))
-            {
-                return;
-            }
+        {
             self.look_after("between rounds");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -292,7 +292,7 @@ impl Run {
     }
 
     /// Restarts what may end, and notes what may not; and what the verifiers have found.
-    fn look_after(&mut self, when: &str) {
+    pub(super) fn look_after(&mut self, when: &str) {
         for failure in self.fleet.look_after(&self.stage) {
             self.broken.push((0, format!("{when}: {failure}")));
         }
@@ -338,200 +338,6 @@ impl Run {
         }
         drop(seen);
         self.left_out = left_out;
-    }
-
-    fn finish(mut self, rounds: usize) -> Outcome {
-        self.swaps.stop();
-        self.feed.stop();
-        let quiet = self.quiesce();
-        if let Err(what) = &quiet {
-            println!("chaos: not everything is answered: {what}");
-        }
-        for failure in self.fleet.stop() {
-            self.broken.push((0, format!("at the end: {failure}")));
-        }
-        self.stable_to_the_end();
-        let totals = match self.judge() {
-            Ok(totals) => totals,
-            Err(what) => {
-                self.broken.push((0, format!("judging: {what}")));
-                BTreeMap::new()
-            }
-        };
-        self.bounds();
-        self.outcome(rounds, &totals)
-    }
-
-    /// Waits until every committed input is answered and its offset committed.
-    fn quiesce(&mut self) -> Result<(), String> {
-        let end = Instant::now() + QUIESCENCE;
-        loop {
-            self.look_after("at the end");
-            match self.left() {
-                Ok(()) => return Ok(()),
-                Err(what) if Instant::now() > end => return Err(what),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
-    }
-
-    fn left(&self) -> Result<(), String> {
-        let unstable = self.stage.unstable()?;
-        if let Some(first) = unstable.first() {
-            return Err(format!("open transaction: {first}"));
-        }
-        for index in 0..self.plan.guarantees.len() {
-            let guarantee = self.plan.guarantees[index];
-            let committed = self.stage.committed(guarantee)?;
-            let mut seen = self.observer.seen();
-            let (_, verifier) = &mut seen.verifiers[index];
-            for (partition, next) in committed.iter().enumerate() {
-                let Some(last) = verifier.last_input(partition) else {
-                    continue;
-                };
-                let name = guarantee.name();
-                if let Some(offset) = verifier.unanswered(partition, last) {
-                    return Err(format!("{name}: input {partition} offset {offset}"));
-                }
-                if *next != Some(last + 1) {
-                    return Err(format!(
-                        "{name}: input {partition} committed {next:?}, last {last}"
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Check 5, with the instances gone: no transaction is left open.
-    fn stable_to_the_end(&mut self) {
-        let end = Instant::now() + super::schedule::TRANSACTION + Duration::from_secs(4);
-        loop {
-            let open = match self.stage.unstable() {
-                Ok(open) if open.is_empty() => return,
-                Ok(open) => open.join(", "),
-                Err(error) => error,
-            };
-            if Instant::now() > end {
-                let what = format!("check 5: last stable offset before the end: {open}");
-                self.broken.push((5, what));
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    /// Reads everything again from the start, and compares with what was seen on the way.
-    fn judge(&mut self) -> Result<BTreeMap<Guarantee, Totals>, String> {
-        let mut oracle = Oracle::clone(&self.oracle);
-        oracle.log = revisions(&self.stage)?;
-        let guarantees = &self.plan.guarantees;
-        let mut again = reread(&self.stage.kafka, &self.stage.topics, &oracle, guarantees)?;
-        // The observer reads to the same end.
-        let agree = |online: &Seen| {
-            let pairs = online.verifiers.iter().zip(&again.verifiers);
-            pairs.fold(true, |same, (a, b)| same && a.1.held() == b.1.held())
-        };
-        let end = Instant::now() + Duration::from_secs(10);
-        while !agree(&self.observer.seen()) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.observer.stop();
-        let online = self.observer.seen();
-        let mut totals = BTreeMap::new();
-        for ((guarantee, verifier), (_, before)) in
-            again.verifiers.iter_mut().zip(&online.verifiers)
-        {
-            for (place, held) in before.held() {
-                let now = verifier.held().get(place).copied();
-                if now != Some(*held) {
-                    let what = format!(
-                        "{place:?}: readers disagree, {held:?} on the way and {now:?} from the start"
-                    );
-                    verifier.violate(3, what);
-                }
-            }
-            if *guarantee == Guarantee::ExactlyOnce {
-                let hidden = self
-                    .stage
-                    .written(*guarantee)?
-                    .checked_sub(verifier.answers());
-                println!(
-                    "chaos: answers in aborted transactions, none of them visible: {hidden:?}"
-                );
-            }
-            let committed = self.stage.committed(*guarantee)?;
-            totals.insert(*guarantee, verifier.finish(&committed));
-            for violation in verifier.violations() {
-                let text = violation.to_string();
-                if !self.broken.iter().any(|(_, known)| known.ends_with(&text)) {
-                    self.broken
-                        .push((violation.check, format!("at the end: {text}")));
-                }
-            }
-        }
-        Ok(totals)
-    }
-
-    /// Checks 8 and 9.
-    fn bounds(&mut self) {
-        let peak = self.fleet.peak_memory;
-        if peak > MEMORY_BOUND {
-            let what = format!("check 8: {peak} bytes resident, more than {MEMORY_BOUND}");
-            self.broken.push((8, what));
-        }
-        let fed = self.feed.fed();
-        let swaps = self.swaps.done();
-        println!(
-            "chaos: events committed {}, aborted {}, unknown {}, poison {}; swaps {swaps}; \
-             documented exits {}; peak memory {} MiB; feed rebuilt {} times, reader {}",
-            fed.committed,
-            fed.aborted,
-            fed.unknown,
-            fed.poisoned,
-            self.fleet.documented_exits,
-            peak >> 20,
-            fed.rebuilt,
-            self.observer.reopened()
-        );
-        for (name, reason) in &self.skipped {
-            println!("chaos: {name} is skipped: {reason}");
-        }
-        let nothing = [
-            ("events", fed.committed),
-            ("aborted events", fed.aborted),
-            ("swaps", swaps),
-            ("faults", self.faults.values().sum()),
-        ];
-        for (what, count) in nothing {
-            if count == 0 {
-                self.broken
-                    .push((9, format!("check 9: there were no {what}")));
-            }
-        }
-    }
-
-    fn outcome(self, rounds: usize, totals: &BTreeMap<Guarantee, Totals>) -> Outcome {
-        let of = |guarantee| totals.get(&guarantee).copied().unwrap_or_default();
-        if !self.broken.is_empty() {
-            let tail = self.stage.broker.log_tail(40);
-            println!("chaos: the broker's log ends with:\n{tail}");
-        }
-        let failed: Vec<u8> = self.broken.iter().map(|(check, _)| *check).collect();
-        let report = Report::new(
-            self.plan.seed,
-            rounds,
-            of(Guarantee::ExactlyOnce),
-            of(Guarantee::AtLeastOnce),
-            self.faults.clone(),
-            &failed,
-            self.slowest,
-            self.broken.is_empty(),
-        );
-        Outcome {
-            report,
-            broken: self.broken,
-        }
     }
 }
 

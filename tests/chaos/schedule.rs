@@ -34,6 +34,8 @@ pub enum Fault {
     ProxyDrop,
     /// The proxy swallows responses to `EndTxn` and keeps the connection: the client waits.
     ProxySwallow,
+    /// The proxy holds a request `EndTxn` back and delivers it when its producer has been replaced.
+    ProxyLate,
     /// The proxy cuts all connections again and again.
     ProxyCut,
     /// Events that cannot be scored, as the last of a partition too.
@@ -46,12 +48,13 @@ pub enum Fault {
 
 use Fault::{
     BadModel, BrokerKill, BrokerStop, BrokerTerm, Churn, DiskFull, Hijack, Kill, KillAtPoint,
-    Poison, ProxyCut, ProxyDelay, ProxyDrop, ProxySwallow, StopSession, StopTransaction, Term,
+    Poison, ProxyCut, ProxyDelay, ProxyDrop, ProxyLate, ProxySwallow, StopSession, StopTransaction,
+    Term,
 };
 
 impl Fault {
     /// Every kind, with how often it is in the bag.
-    pub const BAG: [(Fault, usize); 17] = [
+    pub const BAG: [(Fault, usize); 18] = [
         (Kill, 3),
         (KillAtPoint, 5),
         (Term, 2),
@@ -65,6 +68,7 @@ impl Fault {
         (ProxyDelay, 1),
         (ProxyDrop, 2),
         (ProxySwallow, 1),
+        (ProxyLate, 1),
         (ProxyCut, 1),
         (Poison, 2),
         (BadModel, 1),
@@ -101,6 +105,7 @@ impl Fault {
             ProxyDelay => "proxy_delay",
             ProxyDrop => "proxy_drop",
             ProxySwallow => "proxy_swallow",
+            ProxyLate => "proxy_late",
             ProxyCut => "proxy_cut",
             Poison => "poison",
             BadModel => "bad_model",
@@ -123,7 +128,7 @@ impl Fault {
             // ends by time-out where its next start does not end it.
             Kill | KillAtPoint | StopSession | StopTransaction | Churn | BrokerTerm
             | BrokerKill | BrokerStop | DiskFull | ProxyDelay | ProxyDrop | ProxySwallow
-            | ProxyCut | Hijack => SESSION.max(TRANSACTION),
+            | ProxyLate | ProxyCut | Hijack => SESSION.max(TRANSACTION),
             Term | Poison | BadModel => Duration::ZERO,
         }
     }
@@ -134,7 +139,8 @@ pub const SESSION: Duration = Duration::from_secs(6);
 /// `transaction.timeout.ms` of the instances, and the broker's look for expired ones.
 pub const TRANSACTION: Duration = Duration::from_secs(11);
 
-/// The faults of `rounds` rounds. `only`, where not empty, restricts them.
+/// The faults of `rounds` rounds. `only`, where not empty, is the bag: a kind comes as often as it
+/// is named.
 pub fn schedule(seed: u64, rounds: usize, only: &[Fault]) -> Vec<Fault> {
     let mut rng = Rng::branch(seed, 1);
     if only.is_empty() && rounds <= Fault::SHORT.len() {
@@ -142,12 +148,14 @@ pub fn schedule(seed: u64, rounds: usize, only: &[Fault]) -> Vec<Fault> {
     }
     let mut all = Vec::with_capacity(rounds);
     while all.len() < rounds {
-        let mut bag: Vec<Fault> = Fault::BAG
-            .iter()
-            .filter(|(fault, _)| only.is_empty() || only.contains(fault))
-            .flat_map(|(fault, count)| std::iter::repeat_n(*fault, *count))
-            .collect();
-        assert!(!bag.is_empty(), "no fault to draw from");
+        let mut bag: Vec<Fault> = if only.is_empty() {
+            let weighted = Fault::BAG.iter();
+            weighted
+                .flat_map(|(fault, count)| std::iter::repeat_n(*fault, *count))
+                .collect()
+        } else {
+            only.to_vec()
+        };
         rng.shuffle(&mut bag);
         all.extend(bag);
     }

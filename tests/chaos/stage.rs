@@ -18,14 +18,32 @@ use super::proxy::Proxy;
 use super::run::{Membership, Plan};
 use super::verifier::{Guarantee, Outlet};
 use crate::support::{
-    Broker, BrokerOptions, Listener, Unavailable, bin, eventually, free_ports, unique,
+    Broker, BrokerOptions, KEEPS_MARKERS, Listener, Unavailable, bin, eventually, free_ports,
+    unique,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long reading everything may take.
+const READ_ALL: Duration = Duration::from_mins(15);
 /// The session of members of the classic protocol; the broker decides it for the other one.
 const SESSION: &str = "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"";
 /// Partitions of every topic of events.
 pub const PARTITIONS: usize = 4;
+
+/// The controller fences a broker that it has not heard of for so long, and nothing may fence it
+/// but the faults: on a machine with more work than cores a heartbeat is late by seconds.
+const BROKER_SESSION: &str = "8000";
+
+/// What the broker says of itself, so that a failed run can be explained: transactions and their
+/// markers, the recovery of logs, the loading of coordinators.
+const LOGGERS: [(&str, &str); 6] = [
+    ("kafka.coordinator.transaction", "info"),
+    ("org.apache.kafka.coordinator.transaction", "info"),
+    ("kafka.log", "info"),
+    ("org.apache.kafka.storage", "info"),
+    ("org.apache.kafka.coordinator.common", "info"),
+    ("state.change.logger", "info"),
+];
 
 /// Names of the topics.
 #[derive(Debug, Clone)]
@@ -96,6 +114,7 @@ impl Stage {
         let (behind, before) = free_ports().map_err(|e| Unavailable::broken(e.to_string()))?;
         let disk = Disk::mount();
         let options = BrokerOptions {
+            kafka: KEEPS_MARKERS,
             listeners: vec![Listener {
                 name: "PROXIED".to_owned(),
                 protocol: "PLAINTEXT".to_owned(),
@@ -103,6 +122,11 @@ impl Stage {
                 advertised: before,
             }],
             data_dir: disk.as_ref().ok().map(|disk| disk.path().to_owned()),
+            loggers: LOGGERS.to_vec(),
+            properties: vec![(
+                "broker.session.timeout.ms".to_owned(),
+                BROKER_SESSION.to_owned(),
+            )],
             ..BrokerOptions::default()
         };
         let broker = Broker::start(&options)?;
@@ -303,7 +327,7 @@ include = ["k", "seq", "flight_id"]
         }
         consumer.assign(&list).map_err(|error| error.to_string())?;
         let (mut count, mut left) = (0, list.count());
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + READ_ALL;
         while left > 0 && Instant::now() < end {
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(_)) => count += 1,

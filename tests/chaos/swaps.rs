@@ -17,6 +17,11 @@ use super::stage::Stage;
 
 /// Pause between two deploys, milliseconds.
 const PAUSE: (u64, u64) = (1_000, 4_000);
+/// And so many times what the last deployment took: on a busy machine loading a version takes
+/// longer, too, and an instance that has just started gives a load up for the next version's.
+const TIMES_TAKEN: u32 = 10;
+/// But no longer than this.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// The running swaps.
 #[derive(Debug)]
@@ -43,8 +48,10 @@ impl Swaps {
         let (stage, versions) = (Arc::clone(stage), versions.to_vec());
         let mut rng = Rng::branch(seed, 3);
         let thread = thread::spawn(move || {
+            let mut taken = Duration::ZERO;
             for version in versions.iter().cycle() {
-                let until = Instant::now() + Duration::from_millis(rng.between(PAUSE.0, PAUSE.1));
+                let pause = Duration::from_millis(rng.between(PAUSE.0, PAUSE.1));
+                let until = Instant::now() + (pause + taken * TIMES_TAKEN).min(LONGEST);
                 while Instant::now() < until || paused.load(Ordering::SeqCst) {
                     if stop.load(Ordering::SeqCst) {
                         return;
@@ -52,7 +59,10 @@ impl Swaps {
                     thread::sleep(Duration::from_millis(20));
                 }
                 // The broker may be down: then it is the next one's turn.
-                if deploy(&stage, version).is_ok() {
+                let begin = Instant::now();
+                let deployed = deploy(&stage, version);
+                taken = begin.elapsed();
+                if deployed.is_ok() {
                     done.fetch_add(1, Ordering::SeqCst);
                 }
             }

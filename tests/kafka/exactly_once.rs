@@ -13,7 +13,7 @@ use swapstream::kafka::{KafkaSettings, Publisher};
 use swapstream::record::{OutRecord, OwnedRecord};
 
 use crate::support::trials::{TestResult, on_own_broker, on_shared_broker};
-use crate::support::{Broker, BrokerOptions, eventually};
+use crate::support::{Broker, BrokerOptions, KEEPS_MARKERS, eventually};
 use crate::world::{Instance, PATIENCE, World, events, predictions};
 
 pub fn trials() -> Vec<Trial> {
@@ -32,7 +32,10 @@ pub fn trials() -> Vec<Trial> {
         on_shared_broker("static_members_keep_their_partitions", static_members),
         on_own_broker(
             "exactly_once_survives_its_broker",
-            BrokerOptions::default,
+            || BrokerOptions {
+                kafka: KEEPS_MARKERS,
+                ..BrokerOptions::default()
+            },
             broker_faults,
         ),
         on_own_broker(
@@ -530,7 +533,12 @@ fn broker_faults(broker: &Broker) -> TestResult {
 
 /// Throughput of both guarantees at the same commit interval, in turns.
 fn cost(broker: &Broker) -> TestResult {
-    const RECORDS: usize = 60_000;
+    // A release build is through the small number before it is warm.
+    const RECORDS: usize = if cfg!(debug_assertions) {
+        60_000
+    } else {
+        600_000
+    };
     let sample = events();
     let rate = |guarantee: &str| {
         let mut world = World::new(broker, PARTITIONS);

@@ -10,7 +10,8 @@ use libtest_mimic::Trial;
 use crate::support::Operation::{Create, Describe, DescribeConfigs, Read, Write};
 use crate::support::trials::{TestResult, on_own_broker};
 use crate::support::{
-    Broker, BrokerOptions, Kit, Listener, Operation, Resource, allow, eventually, free_ports,
+    Broker, BrokerOptions, Kit, Listener, Operation, PINNED_VERSION, Resource, allow, eventually,
+    free_ports,
 };
 use crate::world::{PATIENCE, World, events, predictions};
 
@@ -88,7 +89,7 @@ const STORE_PASSWORD: &str = "store-pa55";
 
 /// A key with its certificate, by the tool that comes with every Java.
 fn make_certificate(store: &Path, certificate: &Path) {
-    let java = &Kit::resolve().expect("Java was found").java;
+    let java = &Kit::resolve(PINNED_VERSION).expect("Java was found").java;
     let keytool = |args: &[&str]| {
         let done = Command::new(java.with_file_name("keytool"))
             .args(args)

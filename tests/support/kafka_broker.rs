@@ -5,10 +5,10 @@
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::kafka_jars::{Kit, Unavailable, set};
+use super::kafka_jars::{Kit, PINNED_VERSION, Unavailable, set};
 use super::kafka_node::Node;
 use super::supervisor::Supervised;
 
@@ -24,6 +24,8 @@ const TAIL_LINES: usize = 40;
 /// How an own broker differs from the usual one.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
+    /// The version of Kafka, unless the environment asks for another one.
+    pub kafka: &'static str,
     /// The largest heap. The process as a whole takes more than that when it is filled.
     pub heap_mb: u32,
     /// Compile with C2 too: better throughput after a slower start. For benchmarks.
@@ -37,6 +39,8 @@ pub struct BrokerOptions {
     /// Records that are written while the storage is formatted, such as SCRAM users:
     /// arguments of `StorageTool format`.
     pub format_args: Vec<String>,
+    /// Loggers, by the start of their names, that log more than warnings, with their level.
+    pub loggers: Vec<(&'static str, &'static str)>,
 }
 
 /// One more listener of a broker.
@@ -54,12 +58,14 @@ pub struct Listener {
 impl Default for BrokerOptions {
     fn default() -> Self {
         BrokerOptions {
+            kafka: PINNED_VERSION,
             heap_mb: 512,
             jit_full: false,
             properties: Vec::new(),
             listeners: Vec::new(),
             data_dir: None,
             format_args: Vec::new(),
+            loggers: Vec::new(),
         }
     }
 }
@@ -91,10 +97,11 @@ pub fn foreign_address() -> Option<String> {
 impl Broker {
     /// Starts a broker on free ports with an empty data directory, and waits until it serves.
     pub fn start(options: &BrokerOptions) -> Result<Broker, Unavailable> {
-        let kit = Kit::resolve()?;
+        let kit = Kit::resolve(options.kafka)?;
         let mut failure = String::new();
         for _ in 0..START_ATTEMPTS {
-            let own = Node::create(kit, options.clone()).map_err(Unavailable::broken)?;
+            let own =
+                Node::create(Arc::clone(&kit), options.clone()).map_err(Unavailable::broken)?;
             match own.launch() {
                 Ok(()) => {
                     let bootstrap = own.address.to_string();
@@ -180,6 +187,16 @@ impl Broker {
             .as_ref()
             .map(|own| own.log_tail(lines))
             .unwrap_or_default()
+    }
+
+    /// Copies its data, configuration and log into `to`, for whoever looks for a cause later. A
+    /// running broker is killed first: what it has acknowledged is in its files.
+    pub fn keep(&self, to: &Path) -> Result<(), String> {
+        let Some(own) = &self.own else { return Ok(()) };
+        if self.is_running() {
+            self.kill();
+        }
+        own.keep(to)
     }
 
     /// SIGKILL, and waits until it is gone. Nothing acknowledged is lost by that: it is in the

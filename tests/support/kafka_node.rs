@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const TAIL_LINES: usize = 40;
 /// A broker that is its own controller, and its files.
 #[derive(Debug)]
 pub struct Node {
-    kit: &'static Kit,
+    kit: Arc<Kit>,
     options: BrokerOptions,
     pub dir: PathBuf,
     pub address: SocketAddr,
@@ -32,7 +32,7 @@ pub struct Node {
 
 impl Node {
     /// Chooses ports and prepares the directory.
-    pub fn create(kit: &'static Kit, options: BrokerOptions) -> Result<Node, String> {
+    pub fn create(kit: Arc<Kit>, options: BrokerOptions) -> Result<Node, String> {
         let (port, controller_port) =
             free_ports().map_err(|error| format!("no free port: {error}"))?;
         let own = Node {
@@ -161,11 +161,20 @@ impl Node {
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
             .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
             .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS");
+        for (logger, level) in &self.options.loggers {
+            java.arg(format!("-Dorg.slf4j.simpleLogger.log.{logger}={level}"));
+        }
         if !self.options.jit_full {
             java.arg("-XX:TieredStopAtLevel=1");
         }
         java.arg("-cp").arg(self.kit.jars.join("*"));
         java
+    }
+
+    /// Copies everything it has, its data as `data`.
+    pub fn keep(&self, to: &Path) -> Result<(), String> {
+        copy(&self.dir, to)?;
+        copy(&self.data_dir(), &to.join("data"))
     }
 
     /// The end of its log, of all its starts.
@@ -181,6 +190,22 @@ impl Node {
     pub fn process(&self) -> MutexGuard<'_, Option<Supervised>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Copies a directory with what is in it.
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let filed = |error: std::io::Error| format!("cannot copy {}: {error}", from.display());
+    fs::create_dir_all(to).map_err(filed)?;
+    for entry in fs::read_dir(from).map_err(filed)? {
+        let entry = entry.map_err(filed)?;
+        let target = to.join(entry.file_name());
+        if entry.file_type().map_err(filed)?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target).map_err(filed)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Node {

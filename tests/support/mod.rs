@@ -39,7 +39,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{http_get, try_http_get};
 pub use kafka_broker::{Broker, BrokerOptions, Listener, shared};
-pub use kafka_jars::{Kit, Unavailable};
+pub use kafka_jars::{KEEPS_MARKERS, Kit, PINNED_VERSION, Unavailable};
 pub use kafka_wire::{Operation, Resource, allow, free_ports, round_trip};
 pub use process::Process;
 
