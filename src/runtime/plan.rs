@@ -6,6 +6,7 @@ use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
 };
 
+pub(super) use super::ops::Packed;
 use super::{LoadError, brief, ops, panics, standard};
 
 /// tract with the operators that this build runs.
@@ -40,16 +41,18 @@ pub(super) struct Prepared {
     pub(super) failure: Option<Trouble>,
 }
 
-/// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it.
+/// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it. Matrices
+/// that it shares with another plan of `packed` are kept once.
 pub(super) fn prepare(
     parsed: &InferenceModel,
     facts: &[InferenceFact],
+    packed: &Packed,
 ) -> Result<Prepared, Trouble> {
     let typed = || typed(parsed, facts);
     let optimised = guarded(|| {
         let mut model = typed()?;
         model.declutter()?;
-        ops::replace(&mut model)?;
+        ops::replace(&mut model, packed)?;
         model.optimize()?;
         Ok(model)
     });
@@ -60,7 +63,7 @@ pub(super) fn prepare(
         }),
         Err(failure) => match guarded(|| {
             let mut model = typed()?;
-            ops::replace(&mut model)?;
+            ops::replace(&mut model, packed)?;
             Ok(model)
         }) {
             Ok(model) => Ok(Prepared {

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::{DimLike, ToDim};
 use super::axes::{self, Computed};
 use super::invariance::Purpose;
 use super::onnx_file::{self, LoadLimits, OnnxFile};
-use super::plan::{self, Trouble, guarded};
+use super::plan::{self, Packed, Trouble, guarded};
 use super::plans::{self, PLAN_ROWS, Plan};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
@@ -56,8 +56,9 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     axes::check_size(&inputs, rows, &options.limits)?;
 
     let parsed = guarded(|| plan::parse(proto)).map_err(refused)?;
+    let packed = Packed::default();
     let plan::Prepared { model, failure } =
-        plan::prepare(&parsed, &facts(&inputs, rows)).map_err(refused)?;
+        plan::prepare(&parsed, &facts(&inputs, rows), &packed).map_err(refused)?;
     let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
     plan::check_bounded(&model)?;
     if fixed_rows.is_none() {
@@ -84,7 +85,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         for rows in plans::others(time, summary.initialiser_bytes) {
             let fits = axes::check_size(&signature.inputs, rows, &options.limits).is_ok();
             plans.extend(
-                fits.then(|| another(&parsed, file, &signature, rows, simplified))
+                fits.then(|| another(&parsed, file, &signature, rows, simplified, &packed))
                     .flatten(),
             );
         }
@@ -102,8 +103,9 @@ fn another(
     signature: &Signature,
     rows: usize,
     simplified: bool,
+    packed: &Packed,
 ) -> Option<Plan> {
-    let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows)).ok()?;
+    let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows), packed).ok()?;
     let outputs = axes::outputs(
         &file.summary.outputs,
         &file.maps,

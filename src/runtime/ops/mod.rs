@@ -7,8 +7,12 @@
 mod array_feature_extractor;
 mod attributes;
 mod binarizer;
+mod convolution;
+mod convolutions;
 mod coupling;
+mod depthwise;
 mod feature_vectorizer;
+mod images;
 mod imputer;
 mod kernel;
 mod label_encoder;
@@ -18,6 +22,7 @@ mod lookup;
 mod math;
 mod normalizer;
 mod one_hot_encoder;
+mod packed;
 mod panels;
 mod post_transform;
 mod product;
@@ -37,6 +42,7 @@ mod wide;
 
 use tract_onnx::Onnx;
 
+pub(super) use packed::Packed;
 pub(super) use replace::replace;
 pub(super) use wide::fused;
 
