@@ -111,8 +111,9 @@ impl Convolution {
                 panels.multiply(&scratch.rows, finish, &mut scratch.block);
                 let rows = scratch.block.chunks_exact(of_group.max(1));
                 for (to, from) in to.chunks_exact_mut(channels.max(1)).zip(rows) {
-                    let to = to.get_mut(group * of_group..(group + 1) * of_group);
-                    to.into_iter().for_each(|to| to.copy_from_slice(from));
+                    if let Some(to) = to.get_mut(group * of_group..(group + 1) * of_group) {
+                        to.copy_from_slice(from);
+                    }
                 }
             }
         }

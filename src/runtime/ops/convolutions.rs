@@ -42,7 +42,7 @@ struct Found {
 
 /// Replaces every convolution of floats with known kernels.
 pub(super) fn replace_convolutions(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
-    if !model.nodes.iter().any(|node| node.op_is::<Conv>()) {
+    if !model.nodes.iter().any(TypedNode::op_is::<Conv>) {
         return Ok(());
     }
     let mut found = find(model, packed)?;
@@ -95,7 +95,7 @@ fn find(model: &TypedModel, packed: &Packed) -> TractResult<Vec<Found>> {
                 let inputs = node.inputs.iter().take(1).copied().collect();
                 Some((Layer::Convolution(Box::new(convolution)), inputs, last))
             }
-            None => carried(model, node).map(|op| (Layer::Carried(op), node.inputs.to_vec(), node)),
+            None => carried(model, node).map(|op| (Layer::Carried(op), node.inputs.clone(), node)),
         };
         let Some((layer, inputs, last)) = layer else {
             continue;

@@ -91,16 +91,15 @@ impl Wide for Apply<'_> {
                 for (line, offset) in lines.iter().zip(self.starts) {
                     let seen = seen.get(*offset..).unwrap_or_default();
                     // Lanes beyond the last channel hold whatever comes next; they are not kept.
-                    let values = match seen.first_chunk::<LANES>() {
-                        Some(values) => V::load(values),
-                        None => {
-                            let mut values = [0.0; LANES];
-                            values
-                                .iter_mut()
-                                .zip(seen)
-                                .for_each(|(to, from)| *to = *from);
-                            V::load(&values)
-                        }
+                    let values = if let Some(values) = seen.first_chunk::<LANES>() {
+                        V::load(values)
+                    } else {
+                        let mut values = [0.0; LANES];
+                        values
+                            .iter_mut()
+                            .zip(seen)
+                            .for_each(|(to, from)| *to = *from);
+                        V::load(&values)
                     };
                     sums = sums.add_products(values, V::load(line));
                 }
