@@ -3,8 +3,9 @@
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel, TypedNode,
 };
+use tract_onnx::tract_hir::internal::{Cost, DimLike};
 
 pub(super) use super::ops::Packed;
 use super::{LoadError, brief, ops, panics, standard};
@@ -73,6 +74,23 @@ pub(super) fn prepare(
             Err(_) => Err(failure),
         },
     }
+}
+
+/// How many multiplications a run takes, as far as the operators tell; loops count once.
+pub(super) fn multiplications(model: &TypedModel) -> usize {
+    let of = |node: &TypedNode| {
+        let facts = model.node_input_facts(node.id).ok()?;
+        let costs = node.op.cost(&facts).ok()?;
+        let known = costs
+            .iter()
+            .filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+        Some(
+            known
+                .filter_map(|(_, times)| times.to_usize().ok())
+                .sum::<usize>(),
+        )
+    };
+    model.nodes.iter().filter_map(of).sum()
 }
 
 /// Refuses a graph in which the size of a tensor hangs on the values of an event: one event could

@@ -70,6 +70,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     }
 
     let simplified = failure.is_none();
+    let work = plan::multiplications(&model) / rows.max(1);
     let graph = guarded(|| TypedSimplePlan::new(model))
         .map_err(|error| refused(failure.unwrap_or(error)))?;
     let main = Plan { rows, graph };
@@ -92,7 +93,9 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         plans.sort_by_key(|plan| plan.rows);
     }
     Ok(live_rows::on_trial(|| {
-        first_invariant(&plans, rows, signature, summary.initialiser_bytes)
+        // A weight of four bytes is multiplied once a row, but in a convolution.
+        let weights = summary.initialiser_bytes.max(4 * work);
+        first_invariant(&plans, rows, signature, weights)
     }))
 }
 

@@ -189,6 +189,16 @@ impl Kernel for Convolution {
         "Convolution"
     }
 
+    fn multiplications(&self) -> usize {
+        let groups = match &self.kernels {
+            Kernels::Groups(groups) => groups.len(),
+            Kernels::Depthwise(_) => self.from.channels,
+        };
+        let [rows, columns] = self.window.size;
+        let depth = rows * columns * self.from.channels / groups.max(1);
+        self.to.count * self.to.values() * depth
+    }
+
     fn facts(&self, _: &[Fact]) -> TractResult<TVec<Fact>> {
         let shape = self.shape.iter().map(|length| TDim::from(*length));
         Ok(tvec!(Fact::new(f32::datum_type(), shape)))

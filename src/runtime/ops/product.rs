@@ -191,6 +191,10 @@ impl Kernel for Product {
         self.inputs().iter().flatten().count()
     }
 
+    fn multiplications(&self) -> usize {
+        self.rows.len() * self.result.columns.len()
+    }
+
     fn facts(&self, _: &[Fact]) -> TractResult<TVec<Fact>> {
         let shape = self.shape.iter().map(|length| TDim::from(*length));
         Ok(tvec!(Fact::new(f32::datum_type(), shape)))
