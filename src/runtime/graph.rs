@@ -8,7 +8,7 @@ use tract_onnx::prelude::{DatumType, InferenceFact, IntoTValue, TVec, Tensor, Ty
 use tract_onnx::{data_resolver, pb, tensor};
 
 use super::onnx_file::{self, LoadLimits};
-use super::plan::{self, Trouble, guarded};
+use super::plan::{self, Packed, Trouble, guarded};
 use super::summary::{OnnxSummary, OnnxValue, OperatorCount};
 use super::{panics, support, types};
 
@@ -129,7 +129,7 @@ fn run(proto: &pb::ModelProto, inputs: TVec<Tensor>) -> Result<Vec<PlainTensor>,
         .map(|tensor| InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))
         .collect();
     let parsed = guarded(|| plan::parse(proto))?;
-    let prepared = plan::prepare(&parsed, &facts)?;
+    let prepared = plan::prepare(&parsed, &facts, &Packed::default())?;
     let plan = guarded(|| TypedSimplePlan::new(prepared.model))?;
     let inputs: TVec<_> = inputs.into_iter().map(IntoTValue::into_tvalue).collect();
     let outputs = guarded(|| Arc::clone(&plan).run(inputs))?;

@@ -39,7 +39,7 @@ pub(super) enum Purpose {
     /// the bytes of its weights and never from the time it takes: on a busy machine too little
     /// would be tried, and the model run in another way than elsewhere.
     Decide {
-        /// Bytes of the model's weights.
+        /// Bytes of the model's weights, counted as often as a row is multiplied with them.
         weights: usize,
     },
 }

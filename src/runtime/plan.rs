@@ -3,9 +3,11 @@
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel,
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel, TypedNode,
 };
+use tract_onnx::tract_hir::internal::{Cost, DimLike};
 
+pub(super) use super::ops::Packed;
 use super::{LoadError, brief, ops, panics, standard};
 
 /// tract with the operators that this build runs.
@@ -40,16 +42,18 @@ pub(super) struct Prepared {
     pub(super) failure: Option<Trouble>,
 }
 
-/// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it.
+/// The graph optimised for inputs of `facts`, or as it is where tract cannot optimise it. Matrices
+/// that it shares with another plan of `packed` are kept once.
 pub(super) fn prepare(
     parsed: &InferenceModel,
     facts: &[InferenceFact],
+    packed: &Packed,
 ) -> Result<Prepared, Trouble> {
     let typed = || typed(parsed, facts);
     let optimised = guarded(|| {
         let mut model = typed()?;
         model.declutter()?;
-        ops::replace(&mut model)?;
+        ops::replace(&mut model, packed)?;
         model.optimize()?;
         Ok(model)
     });
@@ -60,7 +64,7 @@ pub(super) fn prepare(
         }),
         Err(failure) => match guarded(|| {
             let mut model = typed()?;
-            ops::replace(&mut model)?;
+            ops::replace(&mut model, packed)?;
             Ok(model)
         }) {
             Ok(model) => Ok(Prepared {
@@ -70,6 +74,23 @@ pub(super) fn prepare(
             Err(_) => Err(failure),
         },
     }
+}
+
+/// How many multiplications a run takes, as far as the operators tell; loops count once.
+pub(super) fn multiplications(model: &TypedModel) -> usize {
+    let of = |node: &TypedNode| {
+        let facts = model.node_input_facts(node.id).ok()?;
+        let costs = node.op.cost(&facts).ok()?;
+        let known = costs
+            .iter()
+            .filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+        Some(
+            known
+                .filter_map(|(_, times)| times.to_usize().ok())
+                .sum::<usize>(),
+        )
+    };
+    model.nodes.iter().filter_map(of).sum()
 }
 
 /// Refuses a graph in which the size of a tensor hangs on the values of an event: one event could

@@ -11,7 +11,7 @@ use super::axes::{self, Computed};
 use super::direct::Direct;
 use super::invariance::Purpose;
 use super::onnx_file::{self, LoadLimits, OnnxFile};
-use super::plan::{self, Trouble, guarded};
+use super::plan::{self, Packed, Trouble, guarded};
 use super::plans::{self, PLAN_ROWS, Plan};
 use super::runner::TractRunner;
 use super::types::{datum_type, element_type};
@@ -57,8 +57,9 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     axes::check_size(&inputs, rows, &options.limits)?;
 
     let parsed = guarded(|| plan::parse(proto)).map_err(refused)?;
+    let packed = Packed::default();
     let plan::Prepared { model, failure } =
-        plan::prepare(&parsed, &facts(&inputs, rows)).map_err(refused)?;
+        plan::prepare(&parsed, &facts(&inputs, rows), &packed).map_err(refused)?;
     let outputs = axes::outputs(&summary.outputs, maps, &computed(&model)?, rows)?;
     plan::check_bounded(&model)?;
     if fixed_rows.is_none() {
@@ -70,6 +71,7 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
     }
 
     let simplified = failure.is_none();
+    let work = plan::multiplications(&model) / rows.max(1);
     let graph = guarded(|| TypedSimplePlan::new(model))
         .map_err(|error| refused(failure.unwrap_or(error)))?;
     let main = Plan { rows, graph };
@@ -85,14 +87,16 @@ fn compile_file(file: &OnnxFile, options: &CompileOptions) -> Result<TractModel,
         for rows in plans::others(time, summary.initialiser_bytes) {
             let fits = axes::check_size(&signature.inputs, rows, &options.limits).is_ok();
             plans.extend(
-                fits.then(|| another(&parsed, file, &signature, rows, simplified))
+                fits.then(|| another(&parsed, file, &signature, rows, simplified, &packed))
                     .flatten(),
             );
         }
         plans.sort_by_key(|plan| plan.rows);
     }
     Ok(live_rows::on_trial(|| {
-        first_invariant(&plans, rows, signature, summary.initialiser_bytes)
+        // A weight of four bytes is multiplied once a row, but in a convolution.
+        let weights = summary.initialiser_bytes.max(4 * work);
+        first_invariant(&plans, rows, signature, weights)
     }))
 }
 
@@ -103,8 +107,9 @@ fn another(
     signature: &Signature,
     rows: usize,
     simplified: bool,
+    packed: &Packed,
 ) -> Option<Plan> {
-    let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows)).ok()?;
+    let prepared = plan::prepare(parsed, &facts(&signature.inputs, rows), packed).ok()?;
     let outputs = axes::outputs(
         &file.summary.outputs,
         &file.maps,

@@ -10,8 +10,8 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::infer::InferenceOp;
 use tract_onnx::tract_hir::infer::rules::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{
-    DatumTypeExt, EvalContext, EvalOp, Expansion, Op, OutletId, StaticName, TValue, as_op,
-    check_input_arity, check_output_arity, expand, op_as_typed_op, op_out_of_plan,
+    Cost, DatumTypeExt, EvalContext, EvalOp, Expansion, Op, OutletId, StaticName, TValue, as_op,
+    check_input_arity, check_output_arity, expand, op_as_typed_op, op_out_of_plan, tvec,
 };
 
 use super::direct::{Finish, Score};
@@ -29,6 +29,11 @@ pub(in crate::runtime) trait Kernel: fmt::Debug + Send + Sync + 'static {
     /// How many outputs the node has.
     fn outputs(&self) -> usize {
         1
+    }
+
+    /// How many multiplications a run takes, where it is known and they are many.
+    fn multiplications(&self) -> usize {
+        0
     }
 
     /// Type and shape of the outputs, or why the inputs do not fit.
@@ -144,6 +149,11 @@ impl TypedOp for OwnOperator {
             .into_iter()
             .map(|fact| fact.element.fact(fact.shape))
             .collect())
+    }
+
+    fn cost(&self, _: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let multiplications = TDim::from(self.0.multiplications());
+        Ok(tvec!((Cost::FMA(DatumType::F32), multiplications)))
     }
 
     as_op!();

@@ -7,9 +7,13 @@
 mod array_feature_extractor;
 mod attributes;
 mod binarizer;
+mod convolution;
+mod convolutions;
 mod coupling;
+mod depthwise;
 pub(in crate::runtime) mod direct;
 mod feature_vectorizer;
+mod images;
 mod imputer;
 mod kernel;
 mod label_encoder;
@@ -19,6 +23,7 @@ mod lookup;
 mod math;
 mod normalizer;
 mod one_hot_encoder;
+mod packed;
 mod panels;
 mod post_transform;
 mod product;
@@ -40,6 +45,7 @@ mod wide;
 use tract_onnx::Onnx;
 use tract_onnx::prelude::TypedOp;
 
+pub(super) use packed::Packed;
 pub(super) use replace::replace;
 pub(super) use wide::fused;
 

@@ -15,6 +15,9 @@ use super::wide::{LANES, Level, Vector, Wide, level, wide};
 /// Rows whose values stay in the cache while the whole matrix passes.
 const BLOCK: usize = 64;
 
+/// Rows that are taken together where they are too few for the registers.
+const FEW: usize = 3;
+
 /// Up to so many columns are summed along the depth, since they would leave most lanes empty.
 const NARROW: usize = 3;
 
@@ -44,6 +47,8 @@ pub(super) struct Finish {
     bias: Vec<[f32; LANES]>,
     /// Negative values become 0.
     pub(super) relu: bool,
+    /// Larger values become this one.
+    pub(super) most: Option<f32>,
 }
 
 impl Panels {
@@ -124,7 +129,22 @@ impl Finish {
         let lines = bias.chunks(LANES);
         Self {
             bias: lines.map(|values| line(values.iter().copied())).collect(),
-            relu: false,
+            ..Self::default()
+        }
+    }
+
+    /// Finishes sums of the columns of a panel.
+    #[inline(always)]
+    pub(super) fn finish<V: Vector>(&self, mut sums: V, panel: usize) -> V {
+        if let Some(bias) = self.bias.get(panel) {
+            sums = sums.add(V::load(bias));
+        }
+        if self.relu {
+            sums = sums.positive();
+        }
+        match self.most {
+            Some(most) => sums.at_most(most),
+            None => sums,
         }
     }
 
@@ -139,6 +159,10 @@ impl Finish {
             // NaN stays.
             let negative = sums.iter_mut().filter(|sum| **sum < 0.0);
             negative.for_each(|sum| *sum = 0.0);
+        }
+        if let Some(most) = self.most {
+            let larger = sums.iter_mut().filter(|sum| **sum > most);
+            larger.for_each(|sum| *sum = most);
         }
     }
 }
@@ -173,7 +197,8 @@ impl Wide for Multiply<'_> {
 }
 
 impl Multiply<'_> {
-    /// Many rows take `WIDTH` panels at a time, single ones more of them.
+    /// Many rows take `WIDTH` panels at a time, what is left over is taken in threes, and single
+    /// rows take more panels.
     #[inline(always)]
     fn wide<V: Vector, const ROWS: usize, const WIDTH: usize>(self) {
         let Panels { depth, columns, .. } = *self.panels;
@@ -188,6 +213,12 @@ impl Multiply<'_> {
         };
         if !many.is_empty() {
             part(many, many_to).rows::<V, ROWS, WIDTH>();
+        }
+        let three = few_to.len() / columns / FEW * FEW;
+        let (three, few) = few.split_at(three * depth);
+        let (three_to, few_to) = few_to.split_at_mut(three.len() / depth * columns);
+        if !three.is_empty() {
+            part(three, three_to).rows::<V, FEW, 2>();
         }
         if !few.is_empty() {
             part(few, few_to).rows::<V, 1, 4>();
@@ -224,14 +255,7 @@ impl Multiply<'_> {
             for (sums, to) in sums.iter().zip(to.chunks_exact_mut(columns)) {
                 let parts = to.chunks_mut(LANES).skip(panel);
                 for ((index, sums), to) in sums.iter().enumerate().zip(parts) {
-                    let mut sums = *sums;
-                    if let Some(bias) = self.finish.bias.get(panel + index) {
-                        sums = sums.add(V::load(bias));
-                    }
-                    if self.finish.relu {
-                        sums = sums.positive();
-                    }
-                    sums.store_into(to);
+                    self.finish.finish(*sums, panel + index).store_into(to);
                 }
             }
         }
@@ -287,16 +311,19 @@ fn tile<V: Vector, const ROWS: usize, const WIDTH: usize>(
     depth: usize,
 ) -> [[V; WIDTH]; ROWS] {
     let mut sums = [[V::zero(); WIDTH]; ROWS];
-    let row = |index: usize| rows.get(index * depth..(index + 1) * depth);
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|index| row(index).unwrap_or_default());
-    let panel = |index: usize| lines.get(index * depth..(index + 1) * depth);
-    let panels: [&[Line]; WIDTH] = std::array::from_fn(|index| panel(index).unwrap_or_default());
+    let mut parts = rows.chunks_exact(depth);
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let mut parts = lines.chunks_exact(depth);
+    let panels: [&[Line]; WIDTH] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    // So that the compiler knows it: a comparison for each value would double the time.
+    if rows.iter().any(|row| row.len() != depth) || panels.iter().any(|lines| lines.len() != depth)
+    {
+        return sums;
+    }
     for place in 0..depth {
         let lines: [V; WIDTH] = std::array::from_fn(|panel| {
-            panels
-                .get(panel)
-                .and_then(|lines| lines.get(place))
-                .map_or(V::zero(), |line| V::load(&line.0))
+            let line = panels.get(panel).and_then(|lines| lines.get(place));
+            line.map_or(V::zero(), |line| V::load(&line.0))
         });
         for (row, sums) in rows.iter().zip(&mut sums) {
             let x = row.get(place).copied().unwrap_or_default();

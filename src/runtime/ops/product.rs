@@ -2,12 +2,14 @@
 //! do not depend on its batch. tract chooses another kernel for each size of batch.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use tract_onnx::prelude::{Datum, DatumType, TDim, TValue, TVec, Tensor, TractResult, tvec};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::bail;
 
 use super::kernel::{Fact, Kernel};
+use super::packed::Packed;
 use super::panels::{Finish, Panels};
 use super::tensors::{filled, input, values};
 
@@ -19,7 +21,7 @@ pub(super) struct Product {
     rows: Places,
     matrix: Places,
     /// The matrices of the batch, where they are known.
-    known: Vec<Panels>,
+    known: Vec<Arc<Panels>>,
     result: Places,
     shape: Vec<usize>,
     pub(super) finish: Finish,
@@ -61,6 +63,7 @@ impl Product {
         op: &EinSum,
         shapes: [&[usize]; 2],
         constants: [Option<&Tensor>; 2],
+        packed: &Packed,
     ) -> Option<Self> {
         if op.q_params.is_some() || op.operating_dt != DatumType::F32 {
             return None;
@@ -80,7 +83,13 @@ impl Product {
         let matrix = places(&axes, MATRIX, matrix_shape, [Role::Depth, Role::Columns]);
         let result = places(&axes, RESULT, &shape, [Role::Rows, Role::Columns]);
         let known = match known {
-            Some(tensor) => matrix.panels(values::<f32>(tensor).ok()?),
+            Some(tensor) => {
+                let panels = matrix.panels(values::<f32>(tensor).ok()?);
+                panels
+                    .into_iter()
+                    .map(|panels| packed.shared(panels))
+                    .collect()
+            }
             None => Vec::new(),
         };
         Some(Self {
@@ -182,6 +191,10 @@ impl Kernel for Product {
         self.inputs().iter().flatten().count()
     }
 
+    fn multiplications(&self) -> usize {
+        self.rows.len() * self.result.columns.len()
+    }
+
     fn facts(&self, _: &[Fact]) -> TractResult<TVec<Fact>> {
         let shape = self.shape.iter().map(|length| TDim::from(*length));
         Ok(tvec!(Fact::new(f32::datum_type(), shape)))
@@ -206,13 +219,9 @@ impl Kernel for Product {
             } else {
                 Vec::new()
             };
-            let panels = if self.known.is_empty() {
-                &made
-            } else {
-                &self.known
-            };
+            let known = self.known.iter().map(|panels| &**panels);
             let starts = self.rows.batch.iter().zip(&self.result.batch);
-            for ((from, start), panels) in starts.zip(panels) {
+            for ((from, start), panels) in starts.zip(made.iter().chain(known)) {
                 let rows = self.rows.gathered(rows, *from);
                 self.multiply(&rows, panels, *start, to);
             }
@@ -291,18 +300,20 @@ fn axes(op: &EinSum, rows_from: usize, shapes: [&[usize]; 2]) -> Option<Vec<Axis
             _ => None,
         };
         let at = [one(rows)?, one(matrix)?, one(result)?];
-        let role = match at {
-            [Some(_), Some(_), Some(_)] => Role::Batch,
-            [Some(_), None, Some(_)] => Role::Rows,
-            [None, Some(_), Some(_)] => Role::Columns,
-            [Some(_), Some(_), None] => Role::Depth,
-            _ => return None,
-        };
         let lengths = shapes
             .iter()
             .zip(at)
             .filter_map(|(shape, at)| shape.get(at?).copied());
-        let length = lengths.clone().next()?;
+        // An axis that no input has was left out there, as its length is 1.
+        let length = lengths.clone().next().unwrap_or(1);
+        let role = match at {
+            [Some(_), Some(_), Some(_)] | [None, None, Some(_)] => Role::Batch,
+            [Some(_), None, Some(_)] => Role::Rows,
+            [None, Some(_), Some(_)] => Role::Columns,
+            [Some(_), Some(_), None] => Role::Depth,
+            _ if length == 1 => Role::Batch,
+            _ => return None,
+        };
         // An axis that is stretched is another matter.
         if !lengths.into_iter().all(|other| other == length) {
             return None;
@@ -379,13 +390,20 @@ mod tests {
             form in prop::sample::select(vec![
                 "mk,kn->mn", "mk,nk->mn", "km,kn->nm", "bmk,kn->bmn", "bmhd,bnhd->bhmn",
                 "bhmn,bnhd->bmhd", "mhd,hdn->mn", "k,kn->n", "mk,k->m", "bk,bk->b", "amk,bkn->bamn",
+                "mk,k->mb", "mk,k->bm", "amk,kn->mn", "mk,bkn->mn", "k,k->ab",
             ]),
             sizes in prop::collection::vec(1..7_usize, 7),
             known in 0..3_usize,
             seed in any::<u16>(),
         ) {
             let (inputs, _) = form.split_once("->").unwrap();
-            let size = |axis: char| sizes["abmnkhd".find(axis).unwrap()] * if axis == 'n' { 5 } else { 1 };
+            // What is in one input alone, or in none, has the length 1.
+            let alone = |axis: char| form.matches(axis).count() == 1;
+            let size = |axis: char| match axis {
+                _ if alone(axis) => 1,
+                'n' => sizes[0] * 5,
+                _ => sizes["abmnkhd".find(axis).unwrap()],
+            };
             let inputs: Vec<TValue> = inputs
                 .split(',')
                 .map(|axes| axes.chars().map(size).collect::<Vec<_>>())
@@ -395,7 +413,7 @@ mod tests {
             let op = EinSum::new(form.parse::<AxesMapping>().unwrap(), DatumType::F32);
             let constant = |index: usize| (known == index).then_some(&*inputs[index]);
             let shapes = [inputs[0].shape(), inputs[1].shape()];
-            let product = Product::of(&op, shapes, [constant(0), constant(1)]).unwrap();
+            let product = Product::of(&op, shapes, [constant(0), constant(1)], &Packed::default()).unwrap();
             let given: Vec<TValue> =
                 product.inputs().into_iter().flatten().map(|i| inputs[i].clone()).collect();
             let found = product.eval(&given).unwrap();
@@ -414,7 +432,15 @@ mod tests {
     fn what_is_added_to_columns_is_taken_in() {
         let op = EinSum::new("mk,kn->mn".parse().unwrap(), DatumType::F32);
         let (x, w) = (tensor(&[3, 2], 1), tensor(&[2, 4], 2));
-        let product = || Product::of(&op, [x.shape(), w.shape()], [None, Some(&*w)]).unwrap();
+        let product = || {
+            Product::of(
+                &op,
+                [x.shape(), w.shape()],
+                [None, Some(&*w)],
+                &Packed::default(),
+            )
+            .unwrap()
+        };
         let bias = tensor_of(&[1, 4], vec![1.0_f32, 2.0, 3.0, 4.0]).unwrap();
         let mut with = product();
         assert!(with.add(&bias));

@@ -9,29 +9,35 @@ use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::scan::Scan;
 
 use super::kernel::typed;
+use super::packed::Packed;
+use super::panels::Finish;
 use super::product::Product;
 use super::tensors::values;
 
 /// Replaces every product of floats.
-pub(super) fn replace_products(model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn replace_products(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
     // One by one: a patch clears nodes away that others would build on. New nodes come last.
     let mut id = 0;
     while let Some(node) = model.nodes.get(id) {
-        if let Some(patch) = patch(model, node)? {
+        if let Some(patch) = patch(model, node, packed)? {
             patch.apply(model)?;
         }
         id += 1;
     }
     for node in &mut model.nodes {
         if let Some(scan) = node.op.downcast_mut::<Scan>() {
-            replace_products(&mut scan.body)?;
+            replace_products(&mut scan.body, packed)?;
         }
     }
     Ok(())
 }
 
-fn patch(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some((mut product, inputs)) = product(model, node) else {
+fn patch(
+    model: &TypedModel,
+    node: &TypedNode,
+    packed: &Packed,
+) -> TractResult<Option<TypedModelPatch>> {
+    let Some((mut product, inputs)) = product(model, node, packed) else {
         return Ok(None);
     };
     let mut last = node;
@@ -40,12 +46,7 @@ fn patch(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelP
     {
         last = next;
     }
-    if let Some((next, least)) = next(model, last, "Max")
-        && values::<f32>(&least).is_ok_and(|least| least.iter().all(|least| *least == 0.0))
-    {
-        product.finish.relu = true;
-        last = next;
-    }
+    last = take_in_limits(model, last, &mut product.finish);
     let mut patch = TypedModelPatch::new("a product");
     let taps = patch.taps(model, &inputs)?;
     let wires = patch.wire_node(&node.name, typed(product), &taps)?;
@@ -55,8 +56,38 @@ fn patch(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelP
     Ok(Some(patch))
 }
 
+/// Takes in the `Relu` or `Clip` that follows `last`. The node behind which to go on.
+pub(super) fn take_in_limits<'a>(
+    model: &'a TypedModel,
+    mut last: &'a TypedNode,
+    finish: &mut Finish,
+) -> &'a TypedNode {
+    let same = |limits: &Tensor| match values::<f32>(limits).ok()? {
+        [first, rest @ ..] if rest.iter().all(|other| other == first) => Some(*first),
+        _ => None,
+    };
+    if let Some((next, least)) = next(model, last, "Max")
+        && same(&least) == Some(0.0)
+    {
+        finish.relu = true;
+        last = next;
+    }
+    if let Some((next, most)) = next(model, last, "Min")
+        && let Some(most) = same(&most)
+        && !most.is_nan()
+    {
+        finish.most = Some(most);
+        last = next;
+    }
+    last
+}
+
 /// The product that `node` computes, and where its inputs come from.
-fn product(model: &TypedModel, node: &TypedNode) -> Option<(Product, Vec<OutletId>)> {
+fn product(
+    model: &TypedModel,
+    node: &TypedNode,
+    packed: &Packed,
+) -> Option<(Product, Vec<OutletId>)> {
     let op = node.op_as::<EinSum>()?;
     let [first, second] = *node.inputs else {
         return None;
@@ -71,7 +102,7 @@ fn product(model: &TypedModel, node: &TypedNode) -> Option<(Product, Vec<OutletI
     }
     let shapes = [a.shape.as_concrete()?, b.shape.as_concrete()?];
     let constants = [a.konst.as_deref(), b.konst.as_deref()];
-    let product = Product::of(op, shapes, constants)?;
+    let product = Product::of(op, shapes, constants, packed)?;
     let inputs = product.inputs().into_iter().flatten();
     let inputs = inputs
         .filter_map(|index| node.inputs.get(index).copied())

@@ -4,15 +4,18 @@ use tract_onnx::prelude::{DatumType, TractResult, TypedModel, TypedOp};
 use tract_onnx::tract_core::ops::nn::SoftmaxKind;
 use tract_onnx::tract_core::ops::nn::{Reduce as TractReduce, Reducer, Softmax as TractSoftmax};
 
+use super::convolutions::replace_convolutions;
 use super::kernel::typed;
+use super::packed::Packed;
 use super::products::replace_products;
 use super::reduce::{Reduce, Reduction};
 use super::rows::Rows;
 use super::softmax::Softmax;
 
 /// Replaces what rounds by a row's place in memory. The graph's facts stay as they are.
-pub(in crate::runtime) fn replace(model: &mut TypedModel) -> TractResult<()> {
-    replace_products(model)?;
+pub(in crate::runtime) fn replace(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
+    replace_convolutions(model, packed)?;
+    replace_products(model, packed)?;
     let replaced: Vec<(usize, Box<dyn TypedOp>)> = model
         .nodes
         .iter()

@@ -19,12 +19,12 @@ use std::sync::OnceLock;
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, __mmask16, _CMP_LE_OQ, _CMP_NLE_UQ, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps_si256, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_add_ps, _mm512_cmp_ps_mask,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_lzcnt_epi32,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_or_si256, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_add_ps,
+    _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_lzcnt_epi32,
     _mm512_mask_and_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_max_ps,
-    _mm512_permutex2var_epi32, _mm512_permutex2var_ps, _mm512_reduce_and_epi32, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_min_ps, _mm512_permutex2var_epi32, _mm512_permutex2var_ps, _mm512_reduce_and_epi32,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
     _mm512_test_epi32_mask,
 };
 
@@ -48,6 +48,8 @@ pub(super) trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     /// Negative lanes become 0; NaN stays.
     fn positive(self) -> Self;
+    /// Lanes beyond `most` become `most`; NaN stays.
+    fn at_most(self, most: f32) -> Self;
     /// The lanes.
     fn store(self) -> [f32; LANES];
     /// The first lanes, as many as `to` takes.
@@ -223,6 +225,12 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn at_most(self, most: f32) -> Self {
+        // SAFETY: as above. With NaN it gives the second operand.
+        Self(unsafe { _mm512_min_ps(_mm512_set1_ps(most), self.0) })
+    }
+
+    #[inline(always)]
     fn store_into(self, to: &mut [f32]) {
         let lanes = to.len().min(LANES);
         let mask = ((1_u32 << lanes) - 1) as __mmask16;
@@ -384,6 +392,15 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn at_most(self, most: f32) -> Self {
+        // SAFETY: as above. With NaN it gives the second operand.
+        unsafe {
+            let most = _mm256_set1_ps(most);
+            Self(_mm256_min_ps(most, self.0), _mm256_min_ps(most, self.1))
+        }
+    }
+
+    #[inline(always)]
     fn store_into(self, to: &mut [f32]) {
         store_each(self.store(), to);
     }
@@ -504,6 +521,11 @@ impl Vector for Basic {
     #[inline(always)]
     fn positive(self) -> Self {
         Self(self.0.map(|lane| if lane < 0.0 { 0.0 } else { lane }))
+    }
+
+    #[inline(always)]
+    fn at_most(self, most: f32) -> Self {
+        Self(self.0.map(|lane| if lane > most { most } else { lane }))
     }
 
     #[inline(always)]
