@@ -1,7 +1,7 @@
 //! Ends the process where nothing less helps: a call into the Kafka client that does not return
 //! cannot be cancelled, and two instances of one name would take turns for ever.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ends the process with [`EXIT_HUNG`] at `deadline`, unless what this gives is dropped before: a
 /// stop that waits for a call into the Kafka client would outlast the time it may take.
-pub(super) fn end_at(deadline: Instant) -> Option<Sender<()>> {
+pub(super) fn end_at(deadline: Instant) -> Option<SyncSender<()>> {
     #[expect(clippy::exit, reason = "what holds the stop up cannot be cancelled")]
     let end = || {
         tracing::error!(
@@ -30,8 +30,8 @@ pub(super) fn end_at(deadline: Instant) -> Option<Sender<()>> {
 }
 
 /// Runs `end` in a thread of its own at `deadline`, unless the sender is dropped before.
-fn at(deadline: Instant, end: impl FnOnce() + Send + 'static) -> Option<Sender<()>> {
-    let (done, waiting) = channel();
+fn at(deadline: Instant, end: impl FnOnce() + Send + 'static) -> Option<SyncSender<()>> {
+    let (done, waiting) = sync_channel(0);
     let thread = std::thread::Builder::new().name("stop".to_owned());
     let started = thread.spawn(move || {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -113,13 +113,13 @@ mod tests {
 
     #[test]
     fn a_stop_that_takes_too_long_is_ended_and_no_other() {
-        let (tell, told) = channel();
+        let (tell, told) = sync_channel(0);
         let end = move || tell.send(()).unwrap();
         let held = at(Instant::now() + Duration::from_millis(20), end);
         told.recv_timeout(Duration::from_secs(20)).unwrap();
         drop(held);
 
-        let (tell, told) = channel::<()>();
+        let (tell, told) = sync_channel::<()>(0);
         let end = move || tell.send(()).unwrap();
         drop(at(Instant::now() + Duration::from_mins(1), end));
         // The thread gives its end up with the sender in it.

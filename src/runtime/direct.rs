@@ -91,20 +91,20 @@ impl Direct {
             }
         };
         let scores = scores.ok_or_else(missing)?;
-        let Values::Float(scored) = &mut scores.values else {
+        let Values::Float(numbers) = &mut scores.values else {
             return Err(missing());
         };
-        self.head()?.append(rows, scored, labels)?;
-        if count.checked_mul(scores.row_len) != Some(scored.len()) {
+        self.head()?.append(rows, numbers, labels)?;
+        if count.checked_mul(scores.row_len) != Some(numbers.len()) {
             return Err(anyhow!(
                 "there are {} scores for {count} rows",
-                scored.len()
+                numbers.len()
             ));
         }
         for node in &self.finishes {
             let last: &dyn Finish =
                 finish(&*self.graph.model().node(*node).op).ok_or_else(missing)?;
-            last.finish(scored, scores.row_len);
+            last.finish(numbers, scores.row_len);
         }
         outputs.rows = count;
         Ok(())

@@ -183,7 +183,7 @@ impl Session<'_> {
         let now = now.as_millis() as u64;
         let active = &self.active;
         // Buffers without atomics: these are as many as predictions.
-        let mut latencies = active.metrics.end_to_end.local();
+        let latencies = active.metrics.end_to_end.local();
         let mut predictions = 0;
         for token in self.tokens.drain(..).filter(|token| *token != UNMEASURED) {
             let slot = (token >> TIMESTAMP_BITS) as u16;

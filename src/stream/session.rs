@@ -86,10 +86,6 @@ pub(super) struct Active {
 }
 
 /// A worker's time in its group.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a state of its own: none excludes another"
-)]
 pub(super) struct Session<'s> {
     pub(super) settings: &'s StreamSettings,
     pub(super) topics: &'s Topics,

@@ -39,7 +39,7 @@ fn golden_rows() -> Vec<Value> {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+    let text = lines(&events);
     let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
     let out = child.wait_with_output().unwrap();
     feed.join().unwrap();
@@ -58,7 +58,8 @@ fn golden_rows() -> Vec<Value> {
 }
 
 fn lines(rows: &[Value]) -> String {
-    rows.iter().map(|row| format!("{row}\n")).collect()
+    rows.iter()
+        .fold(String::new(), |text, row| text + &row.to_string() + "\n")
 }
 
 fn publish(world: &World, version: &str, golden: &str, more: &[&str]) -> Done {

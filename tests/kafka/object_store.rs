@@ -176,7 +176,7 @@ fn report(world: &World) -> Value {
 /// An instance with a cache of its own.
 fn start(world: &mut World, store: &Store, cache: &Path) -> Instance {
     world.env = store.env.clone();
-    world.registry_extra = format!("cache_directory = {cache:?}");
+    world.registry_extra = format!("cache_directory = \"{}\"", cache.display());
     world.start("a")
 }
 

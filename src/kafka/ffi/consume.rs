@@ -116,7 +116,9 @@ impl<C: ConsumerContext> Member<C> {
             }
             sys::RD_KAFKA_EVENT_OFFSET_COMMIT => {
                 let each = event.partitions().map(|(_, error)| error);
-                let failed = std::iter::once(event.error()).chain(each).find(is_error);
+                let failed = std::iter::once(event.error())
+                    .chain(each)
+                    .find(|error| is_error(*error));
                 Heard::Committed(match failed {
                     Some(error) => Err(ClientError::ConsumerCommit(error.into())),
                     None => Ok(()),
@@ -129,7 +131,7 @@ impl<C: ConsumerContext> Member<C> {
     /// An error, told to the context as well, or the end of a partition.
     fn error(&self, event: &Event) -> Heard<'_> {
         let error = event.error();
-        if !is_error(&error) {
+        if !is_error(error) {
             return Heard::Nothing;
         }
         if error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
@@ -153,8 +155,8 @@ impl<C: ConsumerContext> Member<C> {
     }
 }
 
-fn is_error(error: &sys::rd_kafka_resp_err_t) -> bool {
-    *error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+fn is_error(error: sys::rd_kafka_resp_err_t) -> bool {
+    error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 /// An event that is ours.
@@ -263,7 +265,7 @@ impl RawRecord<'_> {
         // SAFETY: the message is live, the out-pointer valid for writes.
         let found =
             unsafe { sys::rd_kafka_message_headers(self.message.as_ptr(), &raw mut headers) };
-        let headers = if is_error(&found) {
+        let headers = if is_error(found) {
             std::ptr::null_mut()
         } else {
             headers

@@ -14,6 +14,7 @@ use super::super::tensors::{input, tensor_of};
 struct StringConcat;
 
 /// Builds `StringConcat`.
+#[expect(clippy::unnecessary_wraps, reason = "every builder has this form")]
 pub(super) fn string_concat(_: &ParsingContext<'_>, _: &NodeProto) -> Built {
     Ok(operator(StringConcat))
 }

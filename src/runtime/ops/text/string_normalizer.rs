@@ -81,13 +81,13 @@ pub(super) fn string_normalizer(context: &ParsingContext<'_>, node: &NodeProto) 
     Ok(operator(StringNormalizer {
         change,
         compare,
-        stop_words: words.map(|word| cased(compare, word)).collect(),
+        stop_words: words.map(|word| cased(compare, &word)).collect(),
         left: context.template.symbols.new_with_prefix("words").to_dim(),
     }))
 }
 
-fn cased(case: Option<Case>, text: String) -> String {
-    case.map_or(text.clone(), |case| case.apply(&text))
+fn cased(case: Option<Case>, text: &str) -> String {
+    case.map_or_else(|| text.to_owned(), |case| case.apply(text))
 }
 
 impl Kernel for StringNormalizer {
@@ -123,10 +123,10 @@ impl Kernel for StringNormalizer {
         let x = input(inputs, 0)?;
         let mut left = Vec::new();
         for text in values::<String>(x)? {
-            let stops = !self.stop_words.is_empty()
-                && self.stop_words.contains(&cased(self.compare, text.clone()));
+            let stops =
+                !self.stop_words.is_empty() && self.stop_words.contains(&cased(self.compare, text));
             if !stops {
-                left.push(cased(self.change, text.clone()));
+                left.push(cased(self.change, text));
             }
         }
         if left.is_empty() {
@@ -146,7 +146,7 @@ mod tests {
 
     fn normalizer(change: Option<Case>, sensitive: bool, words: &[&str]) -> StringNormalizer {
         let compare = (!sensitive).then(|| change.unwrap_or(Case::Lower));
-        let words = words.iter().map(|word| cased(compare, (*word).to_owned()));
+        let words = words.iter().map(|word| cased(compare, word));
         StringNormalizer {
             change,
             compare,

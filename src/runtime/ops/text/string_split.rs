@@ -51,15 +51,12 @@ impl StringSplit {
                 splits if splits >= self.most => None,
                 _ => rest.split_once(char::is_whitespace),
             };
-            match end {
-                Some((part, behind)) => {
-                    parts.push(part);
-                    rest = behind.trim_start();
-                }
-                None => {
-                    parts.push(rest);
-                    rest = "";
-                }
+            if let Some((part, behind)) = end {
+                parts.push(part);
+                rest = behind.trim_start();
+            } else {
+                parts.push(rest);
+                rest = "";
             }
         }
         parts

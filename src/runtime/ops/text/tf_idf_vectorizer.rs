@@ -271,7 +271,7 @@ impl Kernel for TfIdfVectorizer {
         let (items, nodes) = match &self.grams {
             Grams::Ints(pool) => (pool.items.len() * size_of::<(i64, u32)>(), pool.next.len()),
             Grams::Strings(pool) => {
-                let texts = pool.items.keys().map(|text| text.len());
+                let texts = pool.items.keys().map(String::len);
                 let items = pool.items.len() * size_of::<(String, u32)>();
                 (items + texts.sum::<usize>(), pool.next.len())
             }
