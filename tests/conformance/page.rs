@@ -12,8 +12,11 @@ use crate::suite::{PACKAGE, Table};
 const BEGIN: &str = "<!-- what runs: generated -->";
 const END: &str = "<!-- what runs: end -->";
 
+/// A domain, and operators of it.
+type Named = (&'static str, &'static [&'static str]);
+
 /// Kinds of models, and the operators that they are made of besides arithmetic and reshaping.
-const KINDS: [(&str, &[(&str, &[&str])]); 9] = [
+const KINDS: [(&str, &[Named]); 9] = [
     (
         "tree ensembles: LightGBM, XGBoost, CatBoost, scikit-learn's forests and boosting",
         &[(

@@ -184,8 +184,13 @@ pub(crate) fn model(shape: Shape) -> Vec<u8> {
         }
         (false, _) => node.int("n_targets", shape.targets as i64),
     }
+    file(shape, &node)
+}
+
+/// An ONNX file whose graph is `node`.
+fn file(shape: Shape, node: &Message) -> Vec<u8> {
     let mut graph = Message::default();
-    graph.message(1, &node);
+    graph.message(1, node);
     graph.text(2, "trees");
     graph.message(11, &value_info("x", FLOAT, Some(shape.features)));
     if shape.classifier {
