@@ -147,10 +147,7 @@ fn each_misbehaviour_has_its_reason() {
         (
             "more than it says, without a length",
             |s, _| {
-                say(
-                    s,
-                    "HTTP/1.1 200 OK\r\n\r\nright and more",
-                );
+                say(s, "HTTP/1.1 200 OK\r\n\r\nright and more");
             },
             false,
             "has more bytes, the manifest says 5",
