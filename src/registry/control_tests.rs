@@ -214,11 +214,23 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
+impl Rig {
+    /// What was told when the watcher has ended: a change is told after it can be seen.
+    fn told(&mut self) -> Vec<ControlEvent> {
+        self.stop();
+        self.events.lock().unwrap().clone()
+    }
+
+    fn stop(&mut self) {
         if let Some(watcher) = self.watcher.take() {
             watcher.stop(Duration::from_secs(10));
         }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -308,7 +320,7 @@ fn versions_are_swapped_refused_and_retired() {
     rig.until("retired", |rig| {
         rig.served().is_none() && rig.settled() == Some(gone)
     });
-    let events = rig.events.lock().unwrap();
+    let events = rig.told();
     let kinds: Vec<&str> = events
         .iter()
         .filter(|event| !matches!(event, ControlEvent::Reached { .. }))
@@ -403,7 +415,7 @@ fn a_superseded_load_is_abandoned_and_following_goes_on_meanwhile() {
     assert_eq!(rig.served(), None);
     rig.gate.send(()).unwrap();
     rig.until_served("2", 1);
-    let events = rig.events.lock().unwrap();
+    let events = rig.told();
     let activated = events
         .iter()
         .filter(|e| matches!(e, ControlEvent::Activated { .. }));
