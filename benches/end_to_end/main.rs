@@ -2,7 +2,7 @@
 //! the floors, on Apache Kafka, each processor in a process of its own.
 //!
 //! Parts: the workloads `tabular`, `crayfish`, `crayfish_array`, `wide`, `heavy`; `latency`, `swaps`,
-//! `scaling`. Without one all run. `--only a,b` runs some processors only, `--rounds N` and
+//! `loads`, `scaling`. Without one all run. `--only a,b` runs some processors only, `--rounds N` and
 //! `--seconds N` say how often and how long each is counted, `--exactly-once` takes that guarantee at
 //! full speed, `--client key=value,…` sets client properties of ours and of the floor, `--rate N` and `--swap-seconds N` set what latency and swaps are measured at. What is needed besides Cargo: a JDK 17+,
 //! Maven, Python 3.11+; the first run downloads the peers' libraries.
@@ -27,6 +27,7 @@
 mod cluster;
 mod floor;
 mod latency;
+mod loads;
 mod models;
 mod onnx;
 mod processor;
@@ -150,7 +151,10 @@ fn main() {
             compare(&cluster, name, files.path(), &options, &machine);
         }
     }
-    if options.wants("latency") || options.wants("swaps") {
+    if ["latency", "swaps", "loads"]
+        .iter()
+        .any(|part| options.wants(part))
+    {
         at_half_load(&cluster, files.path(), &options, &machine);
     }
     if options.wants("scaling") {
@@ -230,6 +234,18 @@ fn at_half_load(cluster: &Cluster, files: &Path, options: &Options, machine: &Va
         report::write("end_to_end-swaps", &figures);
         report::ratios(&ratios, machine);
     }
+    if options.wants("loads") {
+        let plan = Plan {
+            rate,
+            warm_up: Duration::from_secs(5),
+            counted: Duration::from_secs(if options.quick { 30 } else { 60 }),
+        };
+        let rounds = options.rounds.min(if options.quick { 1 } else { 3 });
+        let (figures, ratios) = loads::measure(&ready.job, plan, rounds, &ready.expected);
+        let figures = json!({ "machine": machine, "figures": figures });
+        report::write("end_to_end-loads", &figures);
+        report::ratios(&ratios, machine);
+    }
     cluster.delete(&[&ready.input]);
 }
 
@@ -305,7 +321,7 @@ fn scale(cluster: &Cluster, files: &Path, options: &Options, machine: &Value) {
     let counts: &[usize] = if options.quick {
         &[1, 10]
     } else {
-        &[1, 10, 100]
+        &[1, 10, 100, 1000]
     };
     let models = scaling::models(&job, counts);
     let sizes: &[usize] = if options.quick {

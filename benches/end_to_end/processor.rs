@@ -303,9 +303,13 @@ impl Running {
 
     /// Waits until ours is ready.
     pub fn wait_ready(&self) {
+        self.wait_ready_within(PATIENCE);
+    }
+
+    pub fn wait_ready_within(&self, patience: Duration) {
         let line = self.process.wait_for_line("listens on http://", PATIENCE);
         let address = line.rsplit("http://").next().unwrap().trim().to_owned();
-        eventually("the instance is ready", PATIENCE, || {
+        eventually("the instance is ready", patience, || {
             match try_http_get(&address, "/readyz")? {
                 (200, _) => Ok(()),
                 (_, body) => Err(body),

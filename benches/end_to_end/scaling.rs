@@ -4,10 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use swapstream::kafka::Publisher;
+use swapstream::model::Manifest;
+use swapstream::record::{Header, OutRecord};
+use swapstream::registry::{CHUNK_BYTES, KafkaLogs, RegistrySettings, read_catalog};
 
-use crate::cluster::PATIENCE;
+use crate::cluster::{PATIENCE, settings};
 use crate::floor::Inference;
-use crate::processor::{Job, Kind, Running, Setup};
+use crate::processor::{Job, Kind, MODEL, Running, Setup};
 use crate::stats::median;
 use crate::support::{Process, bin, eventually, try_http_get, unique};
 use crate::{throughput, usage};
@@ -56,10 +60,7 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
     for count in counts {
         let prefix = unique("many");
         let names: Vec<String> = (0..*count).map(|n| format!("{prefix}-{n}")).collect();
-        for name in &names {
-            job.publish(name, "1");
-            job.deploy(name, "1");
-        }
+        publish_many(job, &names);
         let config = many_streams(job, &prefix, &names);
         let start = Instant::now();
         let mut command = std::process::Command::new(bin());
@@ -70,24 +71,100 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
             kind: Kind::Ours,
             process,
         };
-        running.wait_ready();
+        running.wait_ready_within(PATIENCE * 10);
         let ready = start.elapsed();
+        let to_ready = usage::cpu(pid).as_secs_f64();
         let cpu = usage::cpu(pid);
         std::thread::sleep(Duration::from_secs(10));
         let idle = usage::cpu(pid).saturating_sub(cpu).as_secs_f64() / 10.0;
         let rss = usage::memory_mib(pid, "VmRSS");
+        let held = |what: &str| {
+            std::fs::read_dir(format!("/proc/{pid}/{what}"))
+                .unwrap()
+                .count()
+        };
+        let (threads, files) = (held("task"), held("fd"));
         running.stop();
         println!(
-            "models: {count}: ready after {:.1} s, {rss:.0} MiB, idle {:.1} % of a core",
+            "models: {count}: ready after {:.1} s and {to_ready:.1} CPU s, {rss:.0} MiB, {threads} \
+             threads, {files} files, idle {:.1} % of a core",
             ready.as_secs_f64(),
             idle * 100.0
         );
         rows.push(json!({
-            "models": count, "ready_seconds": ready.as_secs_f64(), "rss_mib": rss,
-            "idle_cores": idle,
+            "models": count, "ready_seconds": ready.as_secs_f64(), "ready_cpu_seconds": to_ready,
+            "rss_mib": rss, "idle_cores": idle, "threads": threads, "files": files,
         }));
     }
     json!(rows)
+}
+
+/// Publishes the workload's model under all `names` and deploys it, as the commands would, at once.
+fn publish_many(job: &Job<'_>, names: &[String]) {
+    let deployments = job.deployments();
+    let topic = |kind: &str| deployments.replace("-deployments", &format!("-{kind}"));
+    let settings = settings(job.cluster.bootstrap());
+    let logs = KafkaLogs::new(
+        settings.clone(),
+        RegistrySettings {
+            versions_topic: topic("versions"),
+            ..RegistrySettings::default()
+        },
+    );
+    let catalog = read_catalog(&logs).unwrap();
+    let (model, version) = (MODEL.parse().unwrap(), "1".parse().unwrap());
+    let template = catalog.get(&model, &version).unwrap().manifest().unwrap();
+    let artifact = std::fs::read(&job.workload.model).unwrap();
+    let chunks: Vec<&[u8]> = artifact.chunks(CHUNK_BYTES as usize).collect();
+    let mut publisher = Publisher::idempotent(&settings).unwrap();
+    let mut send = |kind: &str, key: String, value: Vec<u8>, headers: Vec<Header>| {
+        let record = OutRecord {
+            topic: topic(kind),
+            partition: Some(0),
+            key: Some(key.into_bytes()),
+            value: Some(value),
+            headers,
+            timestamp: None,
+        };
+        publisher.send(&record).unwrap().offset
+    };
+    for name in names {
+        let offsets: Vec<i64> = (0..chunks.len())
+            .map(|n| {
+                send(
+                    "artifacts",
+                    format!("{name}/{n}"),
+                    chunks[n].to_vec(),
+                    Vec::new(),
+                )
+            })
+            .collect();
+        let manifest = Manifest {
+            model: name.parse().unwrap(),
+            ..Manifest::clone(template)
+        };
+        let header = json!({
+            "schema": "swapstream.artifact-chunks/v1", "upload": name, "count": chunks.len(),
+            "chunk_bytes": CHUNK_BYTES, "first_offset": offsets[0],
+            "last_offset": offsets[offsets.len() - 1],
+        });
+        let headers = vec![Header::text("artifact-chunks", header)];
+        send(
+            "versions",
+            format!("{name}/1"),
+            manifest.to_json().unwrap(),
+            headers,
+        );
+        let event = json!({
+            "schema": "swapstream.deployment/v1", "action": "deploy", "model": name, "version": "1",
+        });
+        send(
+            "deployments",
+            name.clone(),
+            event.to_string().into_bytes(),
+            Vec::new(),
+        );
+    }
 }
 
 fn many_streams(job: &Job<'_>, prefix: &str, names: &[String]) -> std::path::PathBuf {
