@@ -1,9 +1,12 @@
-//! The few calls into librdkafka that the rdkafka crate does not offer. The only unsafe code of
-//! this folder; each block says why it is sound.
+//! The few calls into librdkafka that the rdkafka crate does not offer, and those that cost less than
+//! the crate's own. The only unsafe code of this part; each block says why it is sound.
 #![allow(
     unsafe_code,
     reason = "calls into librdkafka that the rdkafka crate does not wrap"
 )]
+
+pub(super) mod consume;
+pub(super) mod produce;
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_void};
@@ -15,7 +18,6 @@ use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedHeaders;
 
 use super::context::LogContext;
 use crate::record::{Header, OwnedRecord, TopicPartition};
@@ -213,16 +215,20 @@ unsafe fn copy_headers(message: *mut sys::rd_kafka_message_t) -> Vec<Header> {
 
 /// The header at `index`. The crate's own way panics where a name is not UTF-8, and any program
 /// that may write to an input topic can send such a record.
-pub(super) fn header(
-    headers: &BorrowedHeaders,
+///
+/// # Safety
+/// `headers` is null or points to headers that live for `'h`.
+unsafe fn header<'h>(
+    headers: *const sys::rd_kafka_headers_t,
     index: usize,
-) -> Option<(Cow<'_, str>, Option<&[u8]>)> {
+) -> Option<(Cow<'h, str>, Option<&'h [u8]>)> {
+    if headers.is_null() {
+        return None;
+    }
     let (mut name, mut value, mut len) = (std::ptr::null(), std::ptr::null(), 0);
-    // SAFETY: the crate makes such a reference out of the very pointer that is asked for here, and
-    // bounds it by the life of the message; the out-pointers are valid for writes, and what they
-    // receive lives as long as the headers.
+    // SAFETY: promised by the caller; the out-pointers are valid for writes, and what they receive
+    // lives as long as the headers.
     unsafe {
-        let headers = std::ptr::from_ref(headers).cast::<sys::rd_kafka_headers_t>();
         let found = sys::rd_kafka_header_get_all(
             headers,
             index,
@@ -233,9 +239,17 @@ pub(super) fn header(
         if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
-        let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), len));
-        Some((CStr::from_ptr(name).to_string_lossy(), value))
+        Some((CStr::from_ptr(name).to_string_lossy(), bytes(value, len)))
     }
+}
+
+/// `len` bytes where they lie; `None` for a null pointer.
+///
+/// # Safety
+/// `data` is null or points to `len` bytes that live for `'b`.
+unsafe fn bytes<'b>(data: *const c_void, len: usize) -> Option<&'b [u8]> {
+    // SAFETY: promised by the caller.
+    (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
 }
 
 /// Copies `len` bytes; `None` for a null pointer.
@@ -244,8 +258,7 @@ pub(super) fn header(
 /// `data` is null or points to `len` readable bytes.
 unsafe fn copy_bytes(data: *const c_void, len: usize) -> Option<Vec<u8>> {
     // SAFETY: promised by the caller.
-    (!data.is_null())
-        .then(|| unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) }.to_vec())
+    unsafe { bytes(data, len) }.map(<[u8]>::to_vec)
 }
 
 /// Commits offsets without waiting; the answer comes out of the consumer's own queue as an event.
@@ -341,8 +354,7 @@ mod tests {
                 let name_len = name.len() as isize;
                 sys::rd_kafka_header_add(native, name.as_ptr().cast(), name_len, bytes.cast(), len);
             }
-            let headers = &*native.cast_const().cast::<BorrowedHeaders>();
-            let read: Vec<_> = (0..5).map_while(|index| header(headers, index)).collect();
+            let read: Vec<_> = (0..5).map_while(|index| header(native, index)).collect();
             let wanted: [(&str, Option<&[u8]>); 4] = [
                 ("a", None),
                 ("a", Some(b"")),

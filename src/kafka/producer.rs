@@ -6,26 +6,35 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{DeliveryResult, Header as ClientHeader, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::context::{LogContext, log_through};
 use super::error::kind_of;
+use super::ffi::produce::{Headers, RawOutgoing, Sender};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
 
 /// Headers of an outgoing record.
-#[derive(Debug, Clone)]
-pub struct RecordHeaders(OwnedHeaders);
+#[derive(Debug)]
+pub struct RecordHeaders(Option<Headers>);
 
 impl RecordHeaders {
     /// No headers, with room for `capacity`.
     pub fn new(capacity: usize) -> Self {
-        Self(OwnedHeaders::new_with_capacity(capacity))
+        Self((capacity > 0).then(|| Headers::new(capacity)))
     }
 
     /// Appends a header.
-    pub fn with(self, key: &str, value: Option<&[u8]>) -> Self {
-        Self(self.0.insert(ClientHeader { key, value }))
+    pub fn with(mut self, key: &str, value: Option<&[u8]>) -> Self {
+        let headers = self.0.get_or_insert_with(|| Headers::new(1));
+        headers.add(key, value);
+        self
+    }
+}
+
+impl Clone for RecordHeaders {
+    fn clone(&self) -> Self {
+        Self(self.0.as_ref().map(Headers::copy))
     }
 }
 
@@ -67,6 +76,18 @@ struct Delivered {
     failure: Option<(String, ClientError)>,
 }
 
+impl Delivered {
+    fn take(&mut self, report: Result<usize, (ClientError, String)>) {
+        self.count += 1;
+        match report {
+            Ok(token) => self.tokens.push(token as u64),
+            Err((error, topic)) => {
+                self.failure.get_or_insert((topic, error));
+            }
+        }
+    }
+}
+
 pub(super) struct Context {
     pub(super) log: LogContext,
     delivered: Mutex<Delivered>,
@@ -76,25 +97,22 @@ log_through!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
+    /// Reached by way of the crate's calls that serve acknowledgements while they wait.
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
         let mut delivered = self
             .delivered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        delivered.count += 1;
-        match result {
-            Ok(_) => delivered.tokens.push(token as u64),
-            Err((error, record)) => {
-                let failure = || (record.topic().to_owned(), error.clone());
-                delivered.failure.get_or_insert_with(failure);
-            }
-        }
+        delivered.take(match result {
+            Ok(_) => Ok(token),
+            Err((error, record)) => Err((error.clone(), record.topic().to_owned())),
+        });
     }
 }
 
 /// A worker's producer. Not shared: its counters belong to one thread.
 pub struct Producer {
-    pub(super) client: BaseProducer<Context>,
+    pub(super) client: Sender<Context>,
     sent: Cell<u64>,
     /// How long a transaction may stay open; zero without transactions.
     pub(super) transaction_timeout: Duration,
@@ -123,11 +141,13 @@ impl Producer {
             log: LogContext::new("producer"),
             delivered: Mutex::default(),
         };
-        let producer = config
+        let producer: BaseProducer<Context> = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
+        let client = Sender::new(producer)
+            .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self {
-            client: producer,
+            client,
             sent: Cell::new(0),
             transaction_timeout: timeout,
         })
@@ -146,22 +166,21 @@ impl Producer {
     /// # Errors
     /// Gives the record's headers back where the queue is full.
     pub fn send(&self, record: &mut OutgoingRecord<'_>) -> Result<(), SendError> {
-        let mut out = BaseRecord::with_opaque_to(record.topic, record.token as usize);
-        out.key = record.key;
-        out.payload = record.value;
-        out.partition = record.partition;
-        out.timestamp = record.timestamp;
-        let headers = std::mem::replace(&mut record.headers.0, OwnedHeaders::new_with_capacity(0));
-        out.headers = Some(headers);
-        match self.client.send::<[u8], [u8]>(out) {
+        let out = RawOutgoing {
+            topic: record.topic,
+            partition: record.partition,
+            key: record.key,
+            value: record.value,
+            timestamp: record.timestamp,
+            token: record.token as usize,
+        };
+        match self.client.send(&out, record.headers.0.take()) {
             Ok(()) => {
                 self.sent.set(self.sent.get() + 1);
                 Ok(())
             }
-            Err((error, out)) => {
-                if let Some(headers) = out.headers {
-                    record.headers = RecordHeaders(headers);
-                }
+            Err((error, headers)) => {
+                record.headers.0 = headers;
                 let context = format!("writing to topic {:?}", record.topic);
                 let error = self.explain(KafkaError::client(context, &error));
                 Err(match error.kind {
@@ -173,31 +192,11 @@ impl Producer {
         }
     }
 
-    /// Serves the acknowledgements that are there; where there are none, waits up to a
-    /// millisecond (at most `timeout`) for some.
-    ///
-    /// The client crate's own wait counts whole milliseconds and spins through the rest.
+    /// Serves the acknowledgements that are there; where there are none, sleeps at most `timeout` for
+    /// the first.
     pub fn poll(&self, timeout: Duration) {
-        if !self.serve() && !timeout.is_zero() {
-            std::thread::park_timeout(timeout.min(Duration::from_millis(1)));
-            self.serve();
-        }
-    }
-
-    /// Takes every acknowledgement that is there: one poll takes one event, of one batch of one
-    /// partition. Gives whether there were any.
-    fn serve(&self) -> bool {
-        let mut seen = self.delivered().count;
-        let mut any = false;
-        loop {
-            self.client.poll(Duration::ZERO);
-            let count = self.delivered().count;
-            if count == seen {
-                return any;
-            }
-            any = true;
-            seen = count;
-        }
+        let mut delivered = self.delivered();
+        self.client.serve(timeout, |report| delivered.take(report));
     }
 
     /// Records sent and not yet acknowledged.

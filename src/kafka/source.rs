@@ -5,19 +5,16 @@
 //! So the worker finishes what it has in straight-line code instead of inside a callback.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{LogContext, log_through};
+use super::ffi::consume::{Heard, Member, RawRecord};
 use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, Membership, ffi, properties};
 use crate::record::{NextOffset, Origin, TopicPartition};
 
@@ -46,37 +43,34 @@ pub enum Polled<'a> {
 }
 
 /// A polled record; its bytes lie in the client until it is dropped.
-#[derive(Debug)]
-pub struct InputRecord<'a> {
-    message: BorrowedMessage<'a>,
+pub struct InputRecord<'a>(RawRecord<'a>);
+
+impl std::fmt::Debug for InputRecord<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("InputRecord").field(&self.origin()).finish()
+    }
 }
 
 impl InputRecord<'_> {
     /// Where the record lies.
     pub fn origin(&self) -> Origin<'_> {
-        Origin {
-            topic: self.message.topic(),
-            partition: self.message.partition(),
-            offset: self.message.offset(),
-            timestamp: self.message.timestamp().to_millis(),
-        }
+        self.0.origin()
     }
 
     /// The record's key.
     pub fn key(&self) -> Option<&[u8]> {
-        self.message.key()
+        self.0.key()
     }
 
     /// The record's value; `None` is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
-        self.message.payload()
+        self.0.value()
     }
 
     /// The record's headers, in order. In a name that is not UTF-8, which Kafka does not allow and
     /// brokers do not check, U+FFFD stands for what is none.
     pub fn headers(&self) -> impl Iterator<Item = (Cow<'_, str>, Option<&[u8]>)> {
-        let headers = self.message.headers();
-        (0..headers.map_or(0, Headers::count)).filter_map(move |index| ffi::header(headers?, index))
+        self.0.headers()
     }
 }
 
@@ -112,85 +106,25 @@ impl From<Position> for Offset {
     }
 }
 
-#[derive(Debug)]
-enum Event {
-    Assigned(Vec<TopicPartition>),
-    Revoked {
-        partitions: Vec<TopicPartition>,
-        lost: bool,
-    },
-    Committed(Result<(), KafkaError>),
-}
-
 struct Context {
     log: LogContext,
-    group: String,
-    events: Mutex<VecDeque<Event>>,
-    closing: AtomicBool,
-}
-
-impl Context {
-    fn push(&self, event: Event) {
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(event);
-    }
-
-    fn pop(&self) -> Option<Event> {
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    }
 }
 
 log_through!(Context);
 
 impl ConsumerContext for Context {
+    /// Reached only by way of the crate's own polls, while the consumer is closed: the worker is gone
+    /// then, and without an answer closing would wait for ever.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
-        error: RDKafkaRespErr,
+        _: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
-        if self.closing.load(Ordering::Acquire) {
-            // The worker is gone: answer at once, or closing would wait for ever.
-            drop(consumer.incremental_unassign(partitions));
-            return;
-        }
-        let listed = from_list(partitions);
-        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.push(Event::Assigned(listed));
-        } else {
-            let lost = consumer.assignment_lost();
-            self.push(Event::Revoked {
-                partitions: listed,
-                lost,
-            });
-        }
+        drop(consumer.incremental_unassign(partitions));
     }
 
-    fn commit_callback(&self, result: Result<(), ClientError>, offsets: &TopicPartitionList) {
-        let context = || format!("committing offsets of group {:?}", self.group);
-        // The whole commit counts as stored only where each of its partitions does.
-        let each = offsets
-            .elements()
-            .iter()
-            .try_for_each(TopicPartitionListElem::error);
-        let result = result
-            .and(each)
-            .map_err(|error| KafkaError::client(context(), &error));
-        self.push(Event::Committed(result));
-    }
-}
-
-fn from_list(partitions: &TopicPartitionList) -> Vec<TopicPartition> {
-    let elements = partitions.elements();
-    elements
-        .iter()
-        .map(|e| TopicPartition::new(e.topic(), e.partition()))
-        .collect()
+    fn commit_callback(&self, _: Result<(), ClientError>, _: &TopicPartitionList) {}
 }
 
 fn to_list<'a>(
@@ -219,7 +153,7 @@ fn offsets_list(
 
 /// A group member.
 pub struct Source {
-    consumer: BaseConsumer<Context>,
+    consumer: Member<Context>,
     group: Arc<str>,
 }
 
@@ -242,15 +176,14 @@ impl Source {
     ) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("consumer"),
-            group: group.to_owned(),
-            events: Mutex::default(),
-            closing: AtomicBool::new(false),
         };
         let doing = || format!("joining group {group:?}");
         let config = properties::group_consumer(kafka, group, membership, memory);
         let consumer: BaseConsumer<Context> = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client(doing(), &error))?;
+        let consumer =
+            Member::new(consumer).map_err(|error| KafkaError::client(doing(), &error))?;
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer
             .subscribe(&topics)
@@ -273,27 +206,20 @@ impl Source {
 
     /// The next record or event, waiting at most `timeout`.
     pub fn poll(&self, timeout: Duration) -> Polled<'_> {
-        if let Some(event) = self.consumer.context().pop() {
-            return event.into();
-        }
-        // Looking without waiting asks for no time, which a record that is there would pay for.
-        let there = self.consumer.poll(Duration::ZERO);
-        let found = match there {
-            None if !timeout.is_zero() => match self.consumer.context().pop() {
-                Some(event) => return event.into(),
-                None => self.consumer.poll(timeout),
+        match self.consumer.poll(timeout) {
+            Some(Heard::Record(record)) => Polled::Record(InputRecord(record)),
+            Some(Heard::Assigned(partitions)) => Polled::Assigned(partitions),
+            Some(Heard::Revoked(partitions)) => Polled::Revoked {
+                partitions,
+                lost: self.consumer.assignment_lost(),
             },
-            there => there,
-        };
-        match found {
-            Some(Ok(message)) => Polled::Record(InputRecord { message }),
-            Some(Err(ClientError::PartitionEOF(_))) => Polled::EndOfPartition,
-            Some(Err(error)) => Polled::Error(self.error("reading", &error)),
-            None => self
-                .consumer
-                .context()
-                .pop()
-                .map_or(Polled::Idle, Polled::from),
+            Some(Heard::Committed(result)) => Polled::Committed(result.map_err(|error| {
+                let doing = format!("committing offsets of group {:?}", self.group);
+                KafkaError::client(doing, &error)
+            })),
+            Some(Heard::EndOfPartition) => Polled::EndOfPartition,
+            Some(Heard::Error(error)) => Polled::Error(self.error("reading", &error)),
+            Some(Heard::Nothing) | None => Polled::Idle,
         }
     }
 
@@ -510,14 +436,6 @@ impl Source {
     /// Leaves the group and closes the client, waiting at most `timeout`: a client whose broker
     /// is gone may take longer, and is then left to end by itself.
     pub fn close(self, timeout: Duration) {
-        self.consumer
-            .context()
-            .closing
-            .store(true, Ordering::Release);
-        // A rebalance that was never answered would hold the closing up.
-        while let Some(event) = self.consumer.context().pop() {
-            self.answer_while_closing(event.into());
-        }
         let deadline = Instant::now() + timeout;
         let closer = std::thread::Builder::new()
             .name("consumer-close".to_owned())
@@ -529,16 +447,6 @@ impl Source {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-}
-
-impl From<Event> for Polled<'_> {
-    fn from(event: Event) -> Self {
-        match event {
-            Event::Assigned(partitions) => Self::Assigned(partitions),
-            Event::Revoked { partitions, lost } => Self::Revoked { partitions, lost },
-            Event::Committed(result) => Self::Committed(result),
         }
     }
 }

@@ -4,10 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ErrorPolicy;
 use super::session::{Exit, Session, Step};
-use crate::codec::{
-    DeadLetter, InputRef, MODEL_DIGEST, MODEL_NAME, MODEL_VERSION, RowError, Stage, passes_through,
-    record_size,
-};
+use crate::codec::{DeadLetter, InputRef, RowError, Stage, passes_through, record_size};
 use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SendError};
 use crate::record::Header;
 
@@ -40,11 +37,7 @@ impl Session<'_> {
         record: &InputRecord<'_>,
         text: &[u8],
     ) -> Step<Result<(), RowError>> {
-        let serving = std::sync::Arc::clone(&self.active.serving);
-        let mut headers = RecordHeaders::new(8)
-            .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
-            .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
-            .with(MODEL_DIGEST, Some(self.active.digest.as_bytes()));
+        let mut headers = self.active.headers.clone();
         let mut size = record_size(record.key(), Some(text), &[]) + 256;
         for (name, value) in record.headers().filter(|(name, _)| passes_through(name)) {
             size += name.len() + value.map_or(0, <[u8]>::len) + 10;
@@ -188,23 +181,31 @@ impl Session<'_> {
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let now = now.as_millis() as u64;
+        let active = &self.active;
+        // Buffers without atomics: these are as many as predictions.
+        let mut latencies = active.metrics.end_to_end.local();
+        let mut predictions = 0;
         for token in self.tokens.drain(..).filter(|token| *token != UNMEASURED) {
             let slot = (token >> TIMESTAMP_BITS) as u16;
             let sent_at = token & ((1 << TIMESTAMP_BITS) - 1);
-            let metrics = if slot == self.active.slot {
-                Some(&self.active.metrics)
-            } else {
-                let mut versions = self.versions.iter();
-                versions.find(|(known, _)| *known == slot).map(|(_, m)| m)
-            };
-            if let Some(metrics) = metrics {
+            let latency = || now.saturating_sub(sent_at) as f64 / 1000.0;
+            if slot == active.slot {
+                predictions += 1;
+                if sent_at > 0 {
+                    latencies.observe(latency());
+                }
+                continue;
+            }
+            let mut versions = self.versions.iter();
+            if let Some((_, metrics)) = versions.find(|(known, _)| *known == slot) {
                 metrics.predictions.inc();
                 if sent_at > 0 {
-                    let latency = now.saturating_sub(sent_at) as f64 / 1000.0;
-                    metrics.end_to_end.observe(latency);
+                    metrics.end_to_end.observe(latency());
                 }
             }
         }
+        active.metrics.predictions.inc_by(predictions);
+        latencies.flush();
     }
 
     /// Forgets what was not settled: it is scored again.

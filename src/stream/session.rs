@@ -16,8 +16,8 @@ use super::parts::Parts;
 use super::topics::Topics;
 use super::transaction::Transaction;
 use super::{ErrorPolicy, StreamSettings};
-use crate::codec::Stage;
-use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, Source};
+use crate::codec::{MODEL_DIGEST, MODEL_NAME, MODEL_VERSION, Stage};
+use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, RecordHeaders, Source};
 use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};
 use crate::serving::{Serving, ServingModel};
@@ -74,8 +74,8 @@ pub(super) enum Rebalance {
 /// The version that scores now, with everything that is made once for it.
 pub(super) struct Active {
     pub(super) serving: Arc<ServingModel>,
-    /// The digest as the header carries it, written once and not for each record.
-    pub(super) digest: String,
+    /// The headers of its predictions: made once, copied for each record.
+    pub(super) headers: RecordHeaders,
     pub(super) scorer: Scorer,
     pub(super) metrics: VersionMetrics,
     /// Tells acknowledgements of this version from those of earlier ones.
@@ -155,10 +155,13 @@ impl Active {
             )
         })?;
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
-        let digest = serving.digest.to_string();
+        let headers = RecordHeaders::new(3)
+            .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
+            .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
+            .with(MODEL_DIGEST, Some(serving.digest.to_string().as_bytes()));
         Ok(Self {
             serving,
-            digest,
+            headers,
             scorer,
             metrics,
             slot,

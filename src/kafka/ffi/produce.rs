@@ -1,0 +1,301 @@
+//! Sending: headers that are made once and copied, topics that are looked up once, acknowledgements
+//! read where they lie.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_void};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+
+/// Leaves the partition to the key (`RD_KAFKA_PARTITION_UA`).
+const BY_KEY: i32 = -1;
+
+/// Headers of a record that is not sent yet.
+#[derive(Debug)]
+pub(in crate::kafka) struct Headers(NonNull<sys::rd_kafka_headers_t>);
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        // SAFETY: the headers are ours.
+        unsafe { sys::rd_kafka_headers_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// librdkafka ends the process itself where there is no memory, and gives no null.
+fn made(headers: *mut sys::rd_kafka_headers_t) -> Headers {
+    NonNull::new(headers).map_or_else(|| std::process::abort(), Headers)
+}
+
+impl Headers {
+    pub(in crate::kafka) fn new(capacity: usize) -> Self {
+        // SAFETY: takes no pointer.
+        made(unsafe { sys::rd_kafka_headers_new(capacity) })
+    }
+
+    pub(in crate::kafka) fn copy(&self) -> Self {
+        // SAFETY: the headers are ours and live.
+        made(unsafe { sys::rd_kafka_headers_copy(self.0.as_ptr()) })
+    }
+
+    pub(in crate::kafka) fn add(&mut self, name: &str, value: Option<&[u8]>) {
+        let bytes = value.map_or(std::ptr::null(), <[u8]>::as_ptr);
+        let len = value.map_or(0, <[u8]>::len) as isize;
+        // SAFETY: the headers are ours; name and value are copied, and their lengths fit.
+        unsafe {
+            sys::rd_kafka_header_add(
+                self.0.as_ptr(),
+                name.as_ptr().cast(),
+                name.len() as isize,
+                bytes.cast(),
+                len,
+            );
+        }
+    }
+}
+
+/// A record to send; its bytes are copied.
+pub(in crate::kafka) struct RawOutgoing<'a> {
+    pub(in crate::kafka) topic: &'a str,
+    pub(in crate::kafka) partition: Option<i32>,
+    pub(in crate::kafka) key: Option<&'a [u8]>,
+    pub(in crate::kafka) value: Option<&'a [u8]>,
+    pub(in crate::kafka) timestamp: Option<i64>,
+    pub(in crate::kafka) token: usize,
+}
+
+/// A producer with references to its queue and its topics, which are given back before the producer is
+/// closed.
+pub(in crate::kafka) struct Sender<C: ProducerContext + 'static> {
+    topics: RefCell<Vec<(String, Topic)>>,
+    queue: Queue,
+    producer: BaseProducer<C>,
+}
+
+struct Topic(NonNull<sys::rd_kafka_topic_t>);
+struct Queue(NonNull<sys::rd_kafka_queue_t>);
+
+// SAFETY: topics and queues of librdkafka may be used by any thread.
+unsafe impl Send for Topic {}
+// SAFETY: as above.
+unsafe impl Send for Queue {}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours, and its client still lives: see `Sender`.
+        unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours, and its client still lives: see `Sender`.
+        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
+    }
+}
+
+impl<C: ProducerContext> Deref for Sender<C> {
+    type Target = BaseProducer<C>;
+
+    fn deref(&self) -> &BaseProducer<C> {
+        &self.producer
+    }
+}
+
+impl<C: ProducerContext> Sender<C> {
+    pub(in crate::kafka) fn new(producer: BaseProducer<C>) -> Result<Self, ClientError> {
+        // SAFETY: the client outlives the call, and the reference that it gives.
+        let queue = unsafe { sys::rd_kafka_queue_get_main(producer.client().native_ptr()) };
+        let queue = NonNull::new(queue)
+            .map(Queue)
+            .ok_or_else(|| ClientError::ClientCreation("the producer has no queue".to_owned()))?;
+        Ok(Self {
+            topics: RefCell::default(),
+            queue,
+            producer,
+        })
+    }
+
+    fn topic(&self, name: &str) -> Result<*mut sys::rd_kafka_topic_t, ClientError> {
+        let mut topics = self.topics.borrow_mut();
+        if let Some((_, topic)) = topics.iter().find(|(known, _)| known == name) {
+            return Ok(topic.0.as_ptr());
+        }
+        let text = CString::new(name)?;
+        // SAFETY: the client outlives the call, which copies the name.
+        let topic = unsafe {
+            let client = self.producer.client().native_ptr();
+            sys::rd_kafka_topic_new(client, text.as_ptr(), std::ptr::null_mut())
+        };
+        let Some(topic) = NonNull::new(topic) else {
+            return Err(ClientError::MessageProduction(
+                RDKafkaErrorCode::InvalidTopic,
+            ));
+        };
+        topics.push((name.to_owned(), Topic(topic)));
+        Ok(topic.as_ptr())
+    }
+
+    /// Takes a record into the client's queue; gives the headers back where it is refused.
+    pub(in crate::kafka) fn send(
+        &self,
+        record: &RawOutgoing<'_>,
+        headers: Option<Headers>,
+    ) -> Result<(), (ClientError, Option<Headers>)> {
+        use sys::rd_kafka_vtype_t as T;
+        type Union = sys::rd_kafka_vu_s__bindgen_ty_1;
+        let topic = match self.topic(record.topic) {
+            Ok(topic) => topic,
+            Err(error) => return Err((error, headers)),
+        };
+        let memory = |bytes: Option<&[u8]>| Union {
+            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+                ptr: bytes
+                    .map_or(std::ptr::null(), <[u8]>::as_ptr)
+                    .cast_mut()
+                    .cast(),
+                size: bytes.map_or(0, <[u8]>::len),
+            },
+        };
+        let fields = [
+            (T::RD_KAFKA_VTYPE_RKT, Union { rkt: topic }),
+            (
+                T::RD_KAFKA_VTYPE_PARTITION,
+                Union {
+                    i32_: record.partition.unwrap_or(BY_KEY),
+                },
+            ),
+            (
+                T::RD_KAFKA_VTYPE_MSGFLAGS,
+                Union {
+                    i: sys::RD_KAFKA_MSG_F_COPY,
+                },
+            ),
+            (T::RD_KAFKA_VTYPE_VALUE, memory(record.value)),
+            (T::RD_KAFKA_VTYPE_KEY, memory(record.key)),
+            (
+                T::RD_KAFKA_VTYPE_OPAQUE,
+                Union {
+                    ptr: record.token as *mut c_void,
+                },
+            ),
+            // 0 stands for now.
+            (
+                T::RD_KAFKA_VTYPE_TIMESTAMP,
+                Union {
+                    i64_: record.timestamp.unwrap_or(0),
+                },
+            ),
+            // No headers where there are none.
+            (
+                T::RD_KAFKA_VTYPE_HEADERS,
+                Union {
+                    headers: headers
+                        .as_ref()
+                        .map_or(std::ptr::null_mut(), |h| h.0.as_ptr()),
+                },
+            ),
+        ]
+        .map(|(vtype, u)| sys::rd_kafka_vu_t { vtype, u });
+        // SAFETY: client, topic and headers live; each field's type says which part of its union is
+        // set; key and value are copied by the flag, and lengths fit. The opaque is a number that
+        // nobody follows. Headers belong to the client only where it gives no error.
+        unsafe {
+            let client = self.producer.client().native_ptr();
+            let error = sys::rd_kafka_produceva(client, fields.as_ptr(), fields.len());
+            if error.is_null() {
+                std::mem::forget(headers);
+                return Ok(());
+            }
+            let code = sys::rd_kafka_error_code(error);
+            sys::rd_kafka_error_destroy(error);
+            Err((ClientError::MessageProduction(code.into()), headers))
+        }
+    }
+
+    /// Hands every acknowledgement that is there to `take`: its token, or why its delivery failed and
+    /// the topic. Where there is none it sleeps up to `timeout` for the first. Gives whether there
+    /// were any.
+    pub(in crate::kafka) fn serve(
+        &self,
+        timeout: Duration,
+        mut take: impl FnMut(Result<usize, (ClientError, String)>),
+    ) -> bool {
+        let mut millis = 0;
+        let mut any = false;
+        loop {
+            // SAFETY: the queue is ours and its client lives.
+            let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0.as_ptr(), millis) };
+            let Some(event) = NonNull::new(event) else {
+                let wait = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+                if any || wait == 0 || millis > 0 {
+                    return any;
+                }
+                millis = wait;
+                continue;
+            };
+            // SAFETY: the event is live and ours, destroyed once, after its last use.
+            unsafe {
+                match sys::rd_kafka_event_type(event.as_ptr()) {
+                    sys::RD_KAFKA_EVENT_DR => {
+                        any = true;
+                        reports(event.as_ptr(), &mut take);
+                    }
+                    sys::RD_KAFKA_EVENT_ERROR => self.error(event.as_ptr()),
+                    _ => {}
+                }
+                sys::rd_kafka_event_destroy(event.as_ptr());
+            }
+            if any {
+                millis = 0;
+            }
+        }
+    }
+
+    /// Tells the context of an error.
+    ///
+    /// # Safety
+    /// `event` points to a live event.
+    unsafe fn error(&self, event: *mut sys::rd_kafka_event_t) {
+        // SAFETY: promised by the caller; the text lives as long as the event.
+        let (error, reason) = unsafe {
+            let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event));
+            (sys::rd_kafka_event_error(event), text.to_string_lossy())
+        };
+        let context = self.producer.client().context();
+        context.error(ClientError::Global(error.into()), reason.trim());
+    }
+}
+
+/// Reads the reports of an event.
+///
+/// # Safety
+/// `event` points to a live event of delivery reports.
+unsafe fn reports(
+    event: *mut sys::rd_kafka_event_t,
+    take: &mut impl FnMut(Result<usize, (ClientError, String)>),
+) {
+    loop {
+        // SAFETY: promised by the caller: messages live as long as the event, and have a topic with a
+        // name.
+        let report = unsafe {
+            let Some(message) = sys::rd_kafka_event_message_next(event).as_ref() else {
+                return;
+            };
+            match message.err {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    Ok(message._private as usize)
+                }
+                error => {
+                    let topic = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt));
+                    let topic = topic.to_string_lossy().into_owned();
+                    Err((ClientError::MessageProduction(error.into()), topic))
+                }
+            }
+        };
+        take(report);
+    }
+}
