@@ -27,6 +27,10 @@ const CYCLE_RECORDS: usize = 50_000;
 /// The same as the stream's `max_batch_size`.
 const BATCH: usize = 256;
 
+/// How long it waits for a record. The crate spins through the last millisecond of a wait, which would
+/// be half of a short one.
+const WAIT: Duration = Duration::from_millis(50);
+
 struct Context;
 
 impl ClientContext for Context {}
@@ -87,12 +91,7 @@ pub fn passthrough(job: &Path) {
     loop {
         // As ours does, the producer is served once a batch.
         for _ in 0..BATCH {
-            let wait = Duration::from_millis(if producer.in_flight_count() > 0 {
-                2
-            } else {
-                50
-            });
-            let Some(message) = consumer.poll(wait) else {
+            let Some(message) = consumer.poll(WAIT) else {
                 break;
             };
             let message = message.unwrap();

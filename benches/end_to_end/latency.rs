@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::cluster::{self, PARTITIONS, PATIENCE};
-use crate::processor::{Job, Kind, Setup};
+use crate::processor::{Job, Kind, Running, Setup};
 use crate::stats::Latencies;
 use crate::verify::{self, Answer, Verified};
 use crate::{support, usage};
@@ -73,7 +73,7 @@ pub fn run(
     setup: &Setup,
     plan: Plan,
     expected: &[Value],
-    meanwhile: impl FnOnce(&AtomicBool) + Send,
+    meanwhile: impl FnOnce(&Running, &AtomicBool) + Send,
 ) -> Run {
     let cluster = job.cluster;
     let input = cluster.topic("in", &[("max.message.bytes", "4000000")]);
@@ -95,7 +95,7 @@ pub fn run(
         let feeding = scope.spawn(|| feed(job, &input, first, plan));
         let beside = scope.spawn(|| {
             std::thread::sleep(plan.warm_up);
-            meanwhile(&over);
+            meanwhile(&running, &over);
         });
         let cpu = usage::cpu(pid);
         while !feeding.is_finished() {

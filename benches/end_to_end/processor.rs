@@ -17,6 +17,8 @@ use crate::workload::Workload;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Ours,
+    /// Another build of ours: `--against FILE`.
+    Against,
     KafkaStreams,
     PythonBatch,
     PythonPlain,
@@ -24,8 +26,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Ours,
+        Self::Against,
         Self::KafkaStreams,
         Self::PythonBatch,
         Self::PythonPlain,
@@ -35,11 +38,17 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ours => "swapstream",
+            Self::Against => "against",
             Self::KafkaStreams => "kafka_streams",
             Self::PythonBatch => "python_batch",
             Self::PythonPlain => "python_plain",
             Self::Passthrough => "passthrough",
         }
+    }
+
+    /// Whether it is a build of ours.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Ours | Self::Against)
     }
 
     /// How long it takes to run at its full speed: a JVM compiles first.
@@ -222,16 +231,9 @@ processing_guarantee = "{guarantee}"
     pub fn start(&self, kind: Kind, input: &str, output: &str, setup: &Setup) -> Running {
         let group = unique(kind.as_str());
         let mut command = match kind {
-            Kind::Ours => {
-                self.cluster.create(
-                    &format!("{output}-dlq"),
-                    crate::cluster::PARTITIONS,
-                    &[("max.message.bytes", "4000000")],
-                );
-                let config = self.config(&group, &group, input, output, setup);
-                let mut command = Command::new(bin());
-                command.arg("-c").arg(config).arg("run");
-                command
+            Kind::Ours | Kind::Against => {
+                self.dead_letters(output);
+                return self.instance(kind, &group, &group, input, output, setup);
             }
             Kind::Passthrough => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
@@ -245,9 +247,7 @@ processing_guarantee = "{guarantee}"
                 command
             }
         };
-        if kind != Kind::Ours {
-            command.arg(self.job_file(&group, input, output, setup));
-        }
+        command.arg(self.job_file(&group, input, output, setup));
         match kind {
             Kind::PythonBatch => drop(command.arg("batch")),
             Kind::PythonPlain => drop(command.arg("plain")),
@@ -255,6 +255,37 @@ processing_guarantee = "{guarantee}"
         }
         let process = Process::spawn(&mut command);
         Running { kind, process }
+    }
+
+    /// Creates the topic of dead letters that goes with `output`.
+    pub fn dead_letters(&self, output: &str) {
+        let config = [("max.message.bytes", "4000000")];
+        let partitions = crate::cluster::PARTITIONS;
+        self.cluster
+            .create(&format!("{output}-dlq"), partitions, &config);
+    }
+
+    /// Starts one of our instances in `group`.
+    pub fn instance(
+        &self,
+        kind: Kind,
+        name: &str,
+        group: &str,
+        input: &str,
+        output: &str,
+        setup: &Setup,
+    ) -> Running {
+        let config = self.config(name, group, input, output, setup);
+        let program = match kind {
+            Kind::Against => against().expect("--against FILE"),
+            _ => bin().into(),
+        };
+        let mut command = Command::new(program);
+        command.arg("-c").arg(config).arg("run");
+        Running {
+            kind,
+            process: Process::spawn(&mut command),
+        }
     }
 
     /// What a processor that is not ours has to know.
@@ -301,10 +332,26 @@ impl Running {
         self.process.pid()
     }
 
+    /// Where ours answers HTTP.
+    pub fn address(&self) -> String {
+        let line = self.process.wait_for_line("listens on http://", PATIENCE);
+        line.rsplit("http://").next().unwrap().trim().to_owned()
+    }
+
+    /// A metric of ours, summed over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = try_http_get(&self.address(), "/metrics").unwrap();
+        let samples = text.lines().filter(|line| {
+            let behind = line.strip_prefix(name);
+            behind.is_some_and(|behind| behind.starts_with(['{', ' ']))
+        });
+        let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
+    }
+
     /// Waits until ours is ready.
     pub fn wait_ready(&self) {
-        let line = self.process.wait_for_line("listens on http://", PATIENCE);
-        let address = line.rsplit("http://").next().unwrap().trim().to_owned();
+        let address = self.address();
         eventually("the instance is ready", PATIENCE, || {
             match try_http_get(&address, "/readyz")? {
                 (200, _) => Ok(()),
@@ -364,6 +411,12 @@ pub fn score(workload: &Workload) -> Vec<String> {
     lines.lines().map(str::to_owned).collect()
 }
 
+/// The other build of ours that is asked for.
+pub fn against() -> Option<PathBuf> {
+    let mut arguments = std::env::args_os().skip_while(|argument| argument != "--against");
+    arguments.nth(1).map(PathBuf::from)
+}
+
 /// The folder of the peers' programs.
 fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers")
@@ -373,6 +426,12 @@ fn peers() -> PathBuf {
 fn built() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     target.join("bench/peers")
+}
+
+/// Builds what the peers need, so that no run waits for it.
+pub fn build_peers() {
+    println!("Kafka Streams: {:?}", java().get_program());
+    println!("Python: {}", python().display());
 }
 
 fn run(command: &mut Command) {

@@ -20,13 +20,23 @@ pub fn write(name: &str, value: &Value) {
     println!("written to {}", path.display());
 }
 
+/// Whether a run's file is there.
+pub fn is_there(name: &str) -> bool {
+    folder().join(format!("{name}.json")).exists()
+}
+
+/// What was written to `bench/<name>.json`; null where it is not there.
+pub fn read(name: &str) -> Value {
+    let bytes = std::fs::read(folder().join(format!("{name}.json")));
+    let parsed = bytes
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    parsed.unwrap_or_default()
+}
+
 /// Adds ratios to `bench/end_to_end.json`; those of parts that did not run stay as they were.
 pub fn ratios(new: &[(&str, f64)], machine: &Value) {
-    let path = folder().join("end_to_end.json");
-    let known: Value = std::fs::read(&path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default();
+    let known = read("end_to_end");
     let mut ratios: Map<String, Value> = known["ratios"].as_object().cloned().unwrap_or_default();
     for (name, value) in new {
         println!("{name} = {value:.4}");

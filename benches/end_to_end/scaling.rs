@@ -1,12 +1,15 @@
 //! How cost grows: workers, models, batches, the size of a model.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cluster::PATIENCE;
 use crate::floor::Inference;
+use crate::latency::{self, Plan};
 use crate::processor::{Job, Kind, Running, Setup};
 use crate::stats::median;
 use crate::support::{Process, bin, eventually, try_http_get, unique};
@@ -50,16 +53,77 @@ pub fn workers(
     (json!(rows), median(&ratios))
 }
 
-/// An instance with so many models, each with a stream of its own: time until all serve, and memory.
+/// So many instances of one worker each, in one group.
+pub fn instances(
+    job: &Job<'_>,
+    input: (&str, usize),
+    counts: &[usize],
+    seconds: u64,
+    expected: &[Value],
+) -> Value {
+    let mut rows = Vec::new();
+    for count in counts {
+        let window = throughput::instances(job, *count, input, seconds, expected);
+        println!(
+            "instances: {count}: {:.0} events/s, {:.2} CPU s/M, {:.0} MiB",
+            window.events_per_second, window.cpu, window.rss_mib
+        );
+        rows.push(json!({
+            "instances": count, "events_per_second": window.events_per_second.round(),
+            "cpu_seconds_per_million": window.cpu, "rss_mib_of_all": window.rss_mib,
+            "load_average": window.load,
+        }));
+    }
+    json!(rows)
+}
+
+/// Offered rate against the batches that form by themselves, and what they cost.
+pub fn batches(job: &Job<'_>, rates: &[u32], seconds: u64, expected: &[Value]) -> Value {
+    let mut rows = Vec::new();
+    for rate in rates {
+        let plan = Plan {
+            rate: f64::from(*rate),
+            warm_up: Duration::from_secs(2),
+            counted: Duration::from_secs(seconds),
+        };
+        let mean = Mutex::new(0.0);
+        let setup = Setup::default();
+        let run = latency::run(job, Kind::Ours, &setup, plan, expected, |running, over| {
+            let read = || {
+                let names = ["swapstream_batch_size_sum", "swapstream_batch_size_count"];
+                names.map(|name| running.metric(name))
+            };
+            let before = read();
+            while !over.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            let after = read();
+            *mean.lock().unwrap() = (after[0] - before[0]) / (after[1] - before[1]);
+        });
+        run.verified.assert_exactly_once();
+        let mean = *mean.lock().unwrap();
+        let latencies = run.latencies();
+        let [p50, p99] = [0.5, 0.99].map(|q| latencies.quantile(q));
+        println!(
+            "batches: {rate} events/s: {mean:.1} a batch, {:.2} CPU s/M, p50 {p50:.2} ms, p99 {p99:.2}",
+            run.cpu
+        );
+        rows.push(json!({
+            "events_per_second": rate, "mean_batch": mean, "cpu_seconds_per_million": run.cpu,
+            "p50_ms": p50, "p99_ms": p99, "load_average": run.load,
+        }));
+    }
+    json!(rows)
+}
+
+/// An instance with so many models, each with a stream of its own: time until all serve, memory, what
+/// it takes while nothing comes, and a swap of one of them.
 pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
     let mut rows = Vec::new();
     for count in counts {
         let prefix = unique("many");
         let names: Vec<String> = (0..*count).map(|n| format!("{prefix}-{n}")).collect();
-        for name in &names {
-            job.publish(name, "1");
-            job.deploy(name, "1");
-        }
+        publish_all(job, &names);
         let config = many_streams(job, &prefix, &names);
         let start = Instant::now();
         let mut command = std::process::Command::new(bin());
@@ -73,21 +137,57 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
         running.wait_ready();
         let ready = start.elapsed();
         let cpu = usage::cpu(pid);
-        std::thread::sleep(Duration::from_secs(10));
+        std::thread::park_timeout(Duration::from_secs(10));
         let idle = usage::cpu(pid).saturating_sub(cpu).as_secs_f64() / 10.0;
         let rss = usage::memory_mib(pid, "VmRSS");
+        job.publish(&names[0], "2");
+        let deployed = Instant::now();
+        let revision = job.deploy(&names[0], "2");
+        wait_serving(&running, revision);
+        let swap = deployed.elapsed();
         running.stop();
         println!(
-            "models: {count}: ready after {:.1} s, {rss:.0} MiB, idle {:.1} % of a core",
+            "models: {count}: ready after {:.1} s, {rss:.0} MiB, idle {:.1} % of a core, swap of one \
+             {:.2} s",
             ready.as_secs_f64(),
-            idle * 100.0
+            idle * 100.0,
+            swap.as_secs_f64()
         );
         rows.push(json!({
             "models": count, "ready_seconds": ready.as_secs_f64(), "rss_mib": rss,
-            "idle_cores": idle,
+            "idle_cores": idle, "swap_seconds": swap.as_secs_f64(),
         }));
     }
     json!(rows)
+}
+
+/// Publishes and deploys the model under all `names`, a few at a time.
+fn publish_all(job: &Job<'_>, names: &[String]) {
+    const AT_ONCE: usize = 4;
+    std::thread::scope(|scope| {
+        for part in names.chunks(names.len().div_ceil(AT_ONCE)) {
+            scope.spawn(move || {
+                for name in part {
+                    job.publish(name, "1");
+                    job.deploy(name, "1");
+                }
+            });
+        }
+    });
+}
+
+/// Waits until the deployment `revision` serves.
+fn wait_serving(running: &Running, revision: i64) {
+    let address = running.address();
+    let wanted = format!("revision=\"{revision}\"");
+    eventually("the deployment serves", PATIENCE, || {
+        let (_, metrics) = try_http_get(&address, "/metrics")?;
+        let mut infos = metrics
+            .lines()
+            .filter(|line| line.starts_with("swapstream_model_info{"));
+        let served = infos.any(|line| line.contains(&wanted));
+        served.then_some(()).ok_or_else(|| wanted.clone())
+    });
 }
 
 fn many_streams(job: &Job<'_>, prefix: &str, names: &[String]) -> std::path::PathBuf {
@@ -117,10 +217,6 @@ pub fn model_sizes(job: &Job<'_>, mib: &[usize], folder: &Path) -> Value {
     let output = job.cluster.output_topic("out");
     let running = job.start(Kind::Ours, &input, &output, &setup);
     running.wait_ready();
-    let line = running
-        .process
-        .wait_for_line("listens on http://", PATIENCE);
-    let address = line.rsplit("http://").next().unwrap().trim().to_owned();
     let mut rows = Vec::new();
     for (number, size) in mib.iter().enumerate() {
         let mut bytes = std::fs::read(&job.workload.model).unwrap();
@@ -154,15 +250,7 @@ pub fn model_sizes(job: &Job<'_>, mib: &[usize], folder: &Path) -> Value {
         let start = Instant::now();
         let revision = job.deploy(crate::processor::MODEL, &version);
         let appended = start.elapsed();
-        let wanted = format!("revision=\"{revision}\"");
-        eventually("the deployment serves", PATIENCE, || {
-            let (_, metrics) = try_http_get(&address, "/metrics")?;
-            let mut infos = metrics
-                .lines()
-                .filter(|line| line.starts_with("swapstream_model_info{"));
-            let served = infos.any(|line| line.contains(&wanted));
-            served.then_some(()).ok_or_else(|| wanted.clone())
-        });
+        wait_serving(&running, revision);
         let took = start.elapsed().saturating_sub(appended);
         println!(
             "model size: {size} MiB serve after {:.2} s",

@@ -40,11 +40,25 @@ pub fn measure(
     expected: &[Value],
 ) -> (Value, Vec<(&'static str, f64)>) {
     variant(job);
-    let control = latency::run(job, Kind::Ours, &Setup::default(), plan, expected, |_| {});
+    let control = latency::run(
+        job,
+        Kind::Ours,
+        &Setup::default(),
+        plan,
+        expected,
+        |_, _| {},
+    );
     let deployed: Mutex<Vec<(i64, i64)>> = Mutex::default();
-    let run = latency::run(job, Kind::Ours, &Setup::default(), plan, expected, |over| {
-        deploy(job, over, every, plan.counted, &deployed);
-    });
+    let run = latency::run(
+        job,
+        Kind::Ours,
+        &Setup::default(),
+        plan,
+        expected,
+        |_, over| {
+            deploy(job, over, every, plan.counted, &deployed);
+        },
+    );
     let deployed = deployed.into_inner().unwrap();
     let swaps = swaps(&run, &deployed);
     let delays: Vec<f64> = swaps.iter().map(|s| (s.first - s.from) as f64).collect();

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cluster::PARTITIONS;
-use crate::processor::{Job, Kind, Setup};
+use crate::processor::{Job, Kind, Running, Setup};
+use crate::support::unique;
 use crate::{usage, verify};
 
 /// How often the output's end is asked for.
@@ -52,17 +53,48 @@ pub fn run(
     job: &Job<'_>,
     kind: Kind,
     setup: &Setup,
-    (input, filled): (&str, usize),
+    input: (&str, usize),
     seconds: u64,
     expected: &[Value],
 ) -> Option<Window> {
     let output = job.cluster.output_topic("out");
-    let mut running = job.start(kind, input, &output, setup);
-    let pid = running.pid();
+    let running = vec![job.start(kind, input.0, &output, setup)];
+    count(job, running, (input.1, &output), seconds, expected)
+}
+
+/// Runs `number` of our instances together; their memory and processor time are summed.
+pub fn instances(
+    job: &Job<'_>,
+    number: usize,
+    (input, filled): (&str, usize),
+    seconds: u64,
+    expected: &[Value],
+) -> Window {
+    let output = job.cluster.output_topic("out");
+    job.dead_letters(&output);
+    let group = unique("instances");
+    let start = |number| {
+        let name = format!("{group}-{number}");
+        job.instance(Kind::Ours, &name, &group, input, &output, &Setup::default())
+    };
+    let running = (0..number).map(start).collect();
+    let window = count(job, running, (filled, &output), seconds, expected);
+    window.expect("enough events")
+}
+
+fn count(
+    job: &Job<'_>,
+    mut running: Vec<Running>,
+    (filled, output): (usize, &str),
+    seconds: u64,
+    expected: &[Value],
+) -> Option<Window> {
+    let kind = running[0].kind;
+    let pids: Vec<u32> = running.iter().map(Running::pid).collect();
     let look = || Look {
-        count: job.cluster.count(&output),
+        count: job.cluster.count(output),
         at: Instant::now(),
-        cpu: usage::cpu(pid),
+        cpu: pids.iter().map(|pid| usage::cpu(*pid)).sum(),
     };
     let last = (filled as f64 * MOST) as i64;
     let mut moved = look();
@@ -71,7 +103,7 @@ pub fn run(
     let to = loop {
         std::thread::park_timeout(LOOK);
         let now = look();
-        running.assert_running();
+        running.iter_mut().for_each(Running::assert_running);
         if now.count > moved.count {
             moved = now;
         }
@@ -88,13 +120,14 @@ pub fn run(
         }
     };
     let load = usage::load();
-    let rss_mib = usage::memory_mib(pid, "VmHWM");
-    running.stop();
-    let verified = verify::read(job.cluster, &output, kind, job.workload, expected, |_| {});
+    let peaks = pids.iter().map(|pid| usage::memory_mib(*pid, "VmHWM"));
+    let rss_mib = peaks.sum();
+    running.into_iter().for_each(Running::stop);
+    let verified = verify::read(job.cluster, output, kind, job.workload, expected, |_| {});
     verified.assert_exactly_once();
     let reached = verified.records as i64 >= to.count - i64::from(PARTITIONS) * 1000;
     assert!(reached, "{verified:?} of {}", to.count);
-    job.cluster.delete(&[&output]);
+    job.cluster.delete(&[output]);
     let from = from.filter(|from| to.count > from.count)?;
     let events = to.count - from.count;
     Some(Window {
