@@ -82,7 +82,7 @@ fn two_deaths_refuse(broker: &'static Broker) -> TestResult {
     let world = World::new(broker, 1);
     world.publish("v1", "1").ok();
     world.deploy("1");
-    publish_dense(&world, "deadly", 8, 512);
+    publish_dense(&world, "deadly", 8, 256);
     let revision = world.append_deploy("deadly", None);
     let mut tail = world.tail_of(&world.registry_topic("status"), 1);
     // A kill from outside condemns nothing: the next start tries again, and would serve it.
