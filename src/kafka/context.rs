@@ -44,13 +44,9 @@ impl LogContext {
         *last = Some((Instant::now(), without_counters(text).to_owned()));
     }
 
-    /// Takes a log line of librdkafka's, its level as syslog numbers them.
-    pub(super) fn log_line(&self, level: i32, facility: &str, message: &str) {
-        const CRITICAL: i32 = RDKafkaLogLevel::Critical as i32;
-        const ERROR: i32 = RDKafkaLogLevel::Error as i32;
-        const DEBUG: i32 = RDKafkaLogLevel::Debug as i32;
+    fn log_line(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // For a client that failed before it was polled this is the only word of the cause.
-        if level == ERROR && facility == "FAIL" {
+        if matches!(level, RDKafkaLogLevel::Error) && facility == "FAIL" {
             let text = message.split_once("]: ").map_or(message, |(_, text)| text);
             self.remember(text.trim());
         }
@@ -60,10 +56,12 @@ impl LogContext {
             _ if facility == "ERROR" || facility == "FATAL" => {
                 tracing::trace!(client = self.role, facility, "librdkafka: {message}");
             }
-            ..=CRITICAL => {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "librdkafka: {message}");
             }
-            DEBUG.. => tracing::trace!(client = self.role, facility, "librdkafka: {message}"),
+            RDKafkaLogLevel::Debug => {
+                tracing::trace!(client = self.role, facility, "librdkafka: {message}");
+            }
             _ => tracing::debug!(client = self.role, facility, "librdkafka: {message}"),
         }
     }
@@ -97,8 +95,7 @@ fn similar(a: &str, b: &str) -> bool {
 
 impl ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Its numbers are those of syslog.
-        self.log_line(level as i32, facility, message);
+        self.log_line(level, facility, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {

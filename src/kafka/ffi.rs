@@ -10,17 +10,85 @@ pub(super) mod produce;
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_void};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::client::Client;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
 use super::context::LogContext;
 use crate::record::{Header, OwnedRecord, TopicPartition};
+
+/// A reference of ours to a client's queue; it is given back before the client is closed.
+struct Queue(NonNull<sys::rd_kafka_queue_t>);
+
+// SAFETY: queues of librdkafka may be used by any thread.
+unsafe impl Send for Queue {}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours, and its client still lives, see [`Self::owned`].
+        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
+    }
+}
+
+impl Queue {
+    /// # Safety
+    /// `queue` is null or a reference that nobody else gives back, of a client that outlives this.
+    unsafe fn owned(queue: *mut sys::rd_kafka_queue_t) -> Result<Self, ClientError> {
+        let none = || ClientError::ClientCreation("the client has no queue".to_owned());
+        NonNull::new(queue).map(Self).ok_or_else(none)
+    }
+
+    /// The next event; sleeps at most so long for it.
+    fn poll(&self, millis: i32) -> Option<Event> {
+        // SAFETY: the queue is ours and its client lives.
+        NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.0.as_ptr(), millis) }).map(Event)
+    }
+}
+
+/// An event that is ours.
+struct Event(NonNull<sys::rd_kafka_event_t>);
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: the event is ours, and destroyed only here.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) };
+    }
+}
+
+impl Event {
+    fn kind(&self) -> sys::rd_kafka_event_type_t {
+        // SAFETY: the event is live.
+        unsafe { sys::rd_kafka_event_type(self.0.as_ptr()) }
+    }
+
+    fn error(&self) -> sys::rd_kafka_resp_err_t {
+        // SAFETY: the event is live.
+        unsafe { sys::rd_kafka_event_error(self.0.as_ptr()) }
+    }
+
+    /// Hands an error or a log line to the client's context.
+    fn tell(&self, context: &impl ClientContext) {
+        match self.kind() {
+            sys::RD_KAFKA_EVENT_ERROR => {
+                // SAFETY: the event is live, and its text lives as long.
+                let reason =
+                    unsafe { CStr::from_ptr(sys::rd_kafka_event_error_string(self.0.as_ptr())) };
+                let error = ClientError::Global(self.error().into());
+                context.error(error, reason.to_string_lossy().trim());
+            }
+            // SAFETY: the event is live and a log's.
+            sys::RD_KAFKA_EVENT_LOG => unsafe { log_event(self.0.as_ptr(), context) },
+            _ => {}
+        }
+    }
+}
 
 /// What [`poll_log`] gives.
 pub(super) enum LogPoll {
@@ -138,7 +206,7 @@ unsafe fn error_event(event: *mut sys::rd_kafka_event_t, context: &LogContext) -
 ///
 /// # Safety
 /// `event` points to a live event of that type.
-unsafe fn log_event(event: *mut sys::rd_kafka_event_t, context: &LogContext) {
+unsafe fn log_event(event: *mut sys::rd_kafka_event_t, context: &impl ClientContext) {
     let (mut facility, mut text, mut level) = (std::ptr::null(), std::ptr::null(), 0);
     // SAFETY: the out-pointers are valid for writes, and what they receive lives as long as the
     // event.
@@ -146,8 +214,22 @@ unsafe fn log_event(event: *mut sys::rd_kafka_event_t, context: &LogContext) {
         if sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level) == 0 {
             let facility = CStr::from_ptr(facility).to_string_lossy();
             let text = CStr::from_ptr(text).to_string_lossy();
-            context.log_line(level, facility.trim(), text.trim());
+            context.log(log_level(level), facility.trim(), text.trim());
         }
+    }
+}
+
+/// A level as syslog numbers them.
+fn log_level(level: i32) -> RDKafkaLogLevel {
+    match level {
+        ..=0 => RDKafkaLogLevel::Emerg,
+        1 => RDKafkaLogLevel::Alert,
+        2 => RDKafkaLogLevel::Critical,
+        3 => RDKafkaLogLevel::Error,
+        4 => RDKafkaLogLevel::Warning,
+        5 => RDKafkaLogLevel::Notice,
+        6 => RDKafkaLogLevel::Info,
+        7.. => RDKafkaLogLevel::Debug,
     }
 }
 
@@ -334,7 +416,63 @@ pub(super) fn set_rebalance_delay<C: ClientContext>(client: &Client<C>, delay_ms
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{DeliveryResult, Producer as _, ProducerContext};
+
+    use super::consume::Member;
+    use super::produce::Sender;
     use super::*;
+
+    /// Keeps the facilities of the log lines that it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        /// Calls `turn` until a line about a failed connection was told.
+        fn until_failed(&self, mut turn: impl FnMut()) {
+            let end = Instant::now() + Duration::from_secs(30);
+            while !self.0.lock().unwrap().iter().any(|line| line == "FAIL") {
+                assert!(Instant::now() < end, "no line: {:?}", self.0.lock());
+                turn();
+            }
+        }
+    }
+
+    impl ClientContext for Told {
+        fn log(&self, _: RDKafkaLogLevel, facility: &str, _: &str) {
+            self.0.lock().unwrap().push(facility.to_owned());
+        }
+        fn error(&self, _: ClientError, _: &str) {}
+    }
+
+    impl ConsumerContext for Told {}
+
+    impl ProducerContext for Told {
+        type DeliveryOpaque = ();
+        fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    }
+
+    #[test]
+    fn log_lines_of_group_members_and_producers_reach_their_contexts() {
+        let mut config = ClientConfig::new();
+        // Nobody listens there.
+        config.set("bootstrap.servers", "127.0.0.1:1");
+        let producer = config.create_with_context(Told::default()).unwrap();
+        let producer = Sender::new(producer).unwrap();
+        producer.client().context().until_failed(|| {
+            producer.serve(Duration::from_millis(20), |_| {});
+        });
+        config.set("group.id", "g");
+        let consumer: BaseConsumer<Told> = config.create_with_context(Told::default()).unwrap();
+        let member = Member::new(consumer).unwrap();
+        member.subscribe(&["t"]).unwrap();
+        member.client().context().until_failed(|| {
+            member.poll(Duration::from_millis(20));
+        });
+    }
 
     #[test]
     fn headers_are_read_whatever_their_names_and_values_are() {

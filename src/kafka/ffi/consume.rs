@@ -14,6 +14,7 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
+use super::{Event, Queue};
 use crate::record::{Origin, TopicPartition};
 
 /// A step of a wait that is shorter than librdkafka can wait.
@@ -38,18 +39,6 @@ pub(in crate::kafka) struct Member<C: ConsumerContext + 'static> {
     consumer: BaseConsumer<C>,
 }
 
-struct Queue(NonNull<sys::rd_kafka_queue_t>);
-
-// SAFETY: queues of librdkafka may be used by any thread.
-unsafe impl Send for Queue {}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // SAFETY: the reference is ours, and its client still lives: see `Member`.
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
-    }
-}
-
 impl<C: ConsumerContext> Deref for Member<C> {
     type Target = BaseConsumer<C>;
 
@@ -60,11 +49,12 @@ impl<C: ConsumerContext> Deref for Member<C> {
 
 impl<C: ConsumerContext> Member<C> {
     pub(in crate::kafka) fn new(consumer: BaseConsumer<C>) -> Result<Self, ClientError> {
-        // SAFETY: the client outlives the call, and the reference that it gives.
-        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
-        let queue = NonNull::new(queue)
-            .map(Queue)
-            .ok_or_else(|| ClientError::ClientCreation("the consumer has no queue".to_owned()))?;
+        // SAFETY: the consumer, dropped after its queue, outlives the reference that it gives.
+        let queue = unsafe {
+            Queue::owned(sys::rd_kafka_queue_get_consumer(
+                consumer.client().native_ptr(),
+            ))
+        }?;
         Ok(Self { queue, consumer })
     }
 
@@ -94,12 +84,8 @@ impl<C: ConsumerContext> Member<C> {
     }
 
     fn take(&self, millis: i32) -> Option<Heard<'_>> {
-        // SAFETY: the queue is ours and its client lives.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0.as_ptr(), millis) };
-        let event = Event(NonNull::new(event)?);
-        // SAFETY: the event is live.
-        let kind = unsafe { sys::rd_kafka_event_type(event.0.as_ptr()) };
-        Some(match kind {
+        let event = self.queue.poll(millis)?;
+        Some(match event.kind() {
             sys::RD_KAFKA_EVENT_FETCH => RawRecord::of(event).map_or(Heard::Nothing, Heard::Record),
             sys::RD_KAFKA_EVENT_ERROR => self.error(&event),
             sys::RD_KAFKA_EVENT_REBALANCE => {
@@ -124,7 +110,10 @@ impl<C: ConsumerContext> Member<C> {
                     None => Ok(()),
                 })
             }
-            _ => Heard::Nothing,
+            _ => {
+                event.tell(self.consumer.client().context().as_ref());
+                Heard::Nothing
+            }
         })
     }
 
@@ -137,16 +126,10 @@ impl<C: ConsumerContext> Member<C> {
         if error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
             return Heard::EndOfPartition;
         }
+        event.tell(self.consumer.client().context().as_ref());
         let code = RDKafkaErrorCode::from(error);
-        // SAFETY: the event is live, and its text lives as long.
-        let (reason, fatal) = unsafe {
-            let text = sys::rd_kafka_event_error_string(event.0.as_ptr());
-            let reason = CStr::from_ptr(text).to_string_lossy();
-            let fatal = sys::rd_kafka_event_error_is_fatal(event.0.as_ptr()) != 0;
-            (reason, fatal)
-        };
-        let context = self.consumer.client().context();
-        context.error(ClientError::Global(code), reason.trim());
+        // SAFETY: the event is live.
+        let fatal = unsafe { sys::rd_kafka_event_error_is_fatal(event.0.as_ptr()) != 0 };
         Heard::Error(if fatal {
             ClientError::MessageConsumptionFatal(code)
         } else {
@@ -159,22 +142,7 @@ fn is_error(error: sys::rd_kafka_resp_err_t) -> bool {
     error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
-/// An event that is ours.
-struct Event(NonNull<sys::rd_kafka_event_t>);
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: the event is ours, and destroyed only here.
-        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) };
-    }
-}
-
 impl Event {
-    fn error(&self) -> sys::rd_kafka_resp_err_t {
-        // SAFETY: the event is live.
-        unsafe { sys::rd_kafka_event_error(self.0.as_ptr()) }
-    }
-
     /// The partitions that the event is about, each with its error.
     fn partitions(&self) -> impl Iterator<Item = (TopicPartition, sys::rd_kafka_resp_err_t)> {
         // SAFETY: the list belongs to the live event; its length fits its elements.

@@ -11,6 +11,8 @@ use rdkafka::bindings as sys;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
+use super::{Event, Queue};
+
 /// Leaves the partition to the key (`RD_KAFKA_PARTITION_UA`).
 const BY_KEY: i32 = -1;
 
@@ -76,24 +78,14 @@ pub(in crate::kafka) struct Sender<C: ProducerContext + 'static> {
 }
 
 struct Topic(NonNull<sys::rd_kafka_topic_t>);
-struct Queue(NonNull<sys::rd_kafka_queue_t>);
 
-// SAFETY: topics and queues of librdkafka may be used by any thread.
+// SAFETY: topics of librdkafka may be used by any thread.
 unsafe impl Send for Topic {}
-// SAFETY: as above.
-unsafe impl Send for Queue {}
 
 impl Drop for Topic {
     fn drop(&mut self) {
         // SAFETY: the reference is ours, and its client still lives: see `Sender`.
         unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) };
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // SAFETY: the reference is ours, and its client still lives: see `Sender`.
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
     }
 }
 
@@ -107,11 +99,9 @@ impl<C: ProducerContext> Deref for Sender<C> {
 
 impl<C: ProducerContext> Sender<C> {
     pub(in crate::kafka) fn new(producer: BaseProducer<C>) -> Result<Self, ClientError> {
-        // SAFETY: the client outlives the call, and the reference that it gives.
-        let queue = unsafe { sys::rd_kafka_queue_get_main(producer.client().native_ptr()) };
-        let queue = NonNull::new(queue)
-            .map(Queue)
-            .ok_or_else(|| ClientError::ClientCreation("the producer has no queue".to_owned()))?;
+        // SAFETY: the producer, dropped after its queue, outlives the reference that it gives.
+        let queue =
+            unsafe { Queue::owned(sys::rd_kafka_queue_get_main(producer.client().native_ptr())) }?;
         Ok(Self {
             topics: RefCell::default(),
             queue,
@@ -227,9 +217,7 @@ impl<C: ProducerContext> Sender<C> {
         let mut millis = 0;
         let mut any = false;
         loop {
-            // SAFETY: the queue is ours and its client lives.
-            let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0.as_ptr(), millis) };
-            let Some(event) = NonNull::new(event) else {
+            let Some(event) = self.queue.poll(millis) else {
                 let wait = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
                 if any || wait == 0 || millis > 0 {
                     return any;
@@ -237,52 +225,25 @@ impl<C: ProducerContext> Sender<C> {
                 millis = wait;
                 continue;
             };
-            // SAFETY: the event is live and ours, destroyed once, after its last use.
-            unsafe {
-                match sys::rd_kafka_event_type(event.as_ptr()) {
-                    sys::RD_KAFKA_EVENT_DR => {
-                        any = true;
-                        reports(event.as_ptr(), &mut take);
-                    }
-                    sys::RD_KAFKA_EVENT_ERROR => self.error(event.as_ptr()),
-                    _ => {}
-                }
-                sys::rd_kafka_event_destroy(event.as_ptr());
+            if event.kind() == sys::RD_KAFKA_EVENT_DR {
+                any = true;
+                reports(&event, &mut take);
+            } else {
+                event.tell(self.producer.client().context().as_ref());
             }
             if any {
                 millis = 0;
             }
         }
     }
-
-    /// Tells the context of an error.
-    ///
-    /// # Safety
-    /// `event` points to a live event.
-    unsafe fn error(&self, event: *mut sys::rd_kafka_event_t) {
-        // SAFETY: promised by the caller; the text lives as long as the event.
-        let (error, reason) = unsafe {
-            let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event));
-            (sys::rd_kafka_event_error(event), text.to_string_lossy())
-        };
-        let context = self.producer.client().context();
-        context.error(ClientError::Global(error.into()), reason.trim());
-    }
 }
 
 /// Reads the reports of an event.
-///
-/// # Safety
-/// `event` points to a live event of delivery reports.
-unsafe fn reports(
-    event: *mut sys::rd_kafka_event_t,
-    take: &mut impl FnMut(Result<usize, (ClientError, String)>),
-) {
+fn reports(event: &Event, take: &mut impl FnMut(Result<usize, (ClientError, String)>)) {
     loop {
-        // SAFETY: promised by the caller: messages live as long as the event, and have a topic with a
-        // name.
+        // SAFETY: the event is live; its messages live as long, and have a topic with a name.
         let report = unsafe {
-            let Some(message) = sys::rd_kafka_event_message_next(event).as_ref() else {
+            let Some(message) = sys::rd_kafka_event_message_next(event.0.as_ptr()).as_ref() else {
                 return;
             };
             match message.err {
