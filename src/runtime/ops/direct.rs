@@ -43,6 +43,13 @@ pub(in crate::runtime) fn finish(op: &dyn TypedOp) -> Option<&dyn Finish> {
     kernel::of(op)?.finish()
 }
 
+/// Room for `count` values at the end of a column.
+pub(super) fn room<T: Copy + Default>(column: &mut Vec<T>, count: usize) -> &mut [T] {
+    let start = column.len();
+    column.resize(start + count, T::default());
+    column.get_mut(start..).unwrap_or_default()
+}
+
 /// Appends the label at each of `places`, which are those of some list of labels.
 pub(super) fn append_labels(
     to: &mut Values,

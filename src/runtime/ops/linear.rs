@@ -12,7 +12,7 @@ use tract_onnx::prelude::{Datum, TDim, TValue, TVec, TractResult, tvec};
 use tract_onnx::tract_hir::internal::bail;
 
 use super::attributes;
-use super::direct::{Rows, Score, append_labels};
+use super::direct::{Rows, Score, append_labels, room};
 use super::kernel::{Built, Fact, Kernel, operator};
 use super::labels::{Labels, best_class};
 use super::post_transform::PostTransform;
@@ -130,13 +130,6 @@ impl Score for LinearRegressor {
         self.post.apply(scores, targets);
         Ok(())
     }
-}
-
-/// Room for `count` values at the end of `scores`.
-fn room(scores: &mut Vec<f32>, count: usize) -> &mut [f32] {
-    let start = scores.len();
-    scores.resize(start + count, 0.0);
-    scores.get_mut(start..).unwrap_or_default()
 }
 
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use super::real::{Feature, Real};
 use super::{version_5, versions_1_3};
 use crate::codec::Values;
 use crate::runtime::live_rows;
-use crate::runtime::ops::direct::{Rows, Score, append_labels};
+use crate::runtime::ops::direct::{Rows, Score, append_labels, room};
 
 type Operator = (Box<dyn InferenceOp>, Vec<String>);
 
@@ -231,17 +231,13 @@ impl Score for CompiledTrees {
         scores: &mut Vec<f32>,
         labels: Option<&mut Values>,
     ) -> TractResult<()> {
-        let start = scores.len();
-        scores.resize(start + rows.count * self.compiled.targets(), 0.0);
-        let scores = scores.get_mut(start..).unwrap_or_default();
+        let scores = room(scores, rows.count * self.compiled.targets());
         let run =
             |places: &mut [i64], scores| self.compiled.run(rows.values, rows.width, scores, places);
         match (labels, &self.parsed.labels) {
             // In place: most labels are numbers.
             (Some(Values::Int64(to)), Some(Labels::Ints(labels))) => {
-                let start = to.len();
-                to.resize(start + rows.count, 0);
-                let to = to.get_mut(start..).unwrap_or_default();
+                let to = room(to, rows.count);
                 run(to, scores)?;
                 for place in to {
                     *place = labels.get(*place as usize).copied().unwrap_or_default();
