@@ -74,13 +74,13 @@ fn lives_under_other_names(broker: &'static Broker) -> TestResult {
     world.named = false;
     world.publish("v1", "1").ok();
     world.deploy("1");
-    publish_dense(&world, "deadly", 4, 512);
+    publish_dense(&world, "deadly", 8, 256);
     world.append_deploy("deadly", None);
     let mut tail = world.tail_of(&world.registry_topic("status"), 1);
     assert_eq!(die_in_load(&world, &mut tail), 1);
-    // Another name, the same host: the first life's note is in the second one's.
+    // Another name, the same host: the first life counts. Its note goes once the second life's is
+    // written; this kill may come between.
     assert_eq!(die_in_load(&world, &mut tail), 2);
-    assert_eq!(notes(&tail).len(), 1, "{:?}", notes(&tail));
     let instance = world.start_ready("x");
     let status = eventually("the dead are not live any more", PATIENCE, || {
         let status = world.status();

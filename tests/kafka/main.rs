@@ -22,6 +22,7 @@ mod faults;
 mod fence;
 mod golden;
 mod injection;
+mod lives;
 mod loads;
 mod logs;
 mod matrix;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     trials.extend(starts::trials());
     trials.extend(refusals::trials());
     trials.extend(loads::trials());
+    trials.extend(lives::trials());
     trials.extend(matrix::trials());
     trials.extend(readers::trials());
     trials.extend(object_store::trials());
