@@ -1,6 +1,7 @@
 //! Puts operators of our own in the place of tract's, in a graph that tract has simplified.
 
 use tract_onnx::prelude::{DatumType, TractResult, TypedModel, TypedOp};
+use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::nn::SoftmaxKind;
 use tract_onnx::tract_core::ops::nn::{Reduce as TractReduce, Reducer, Softmax as TractSoftmax};
 
@@ -12,8 +13,10 @@ use super::reduce::{Reduce, Reduction};
 use super::rows::Rows;
 use super::softmax::Softmax;
 
-/// Replaces what rounds by a row's place in memory. The graph's facts stay as they are.
+/// Replaces what rounds by a row's place in memory. The graph's facts stay as they are, but for
+/// integers that are given as such.
 pub(in crate::runtime) fn replace(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
+    give_integers(model)?;
     replace_convolutions(model, packed)?;
     replace_products(model, packed)?;
     let replaced: Vec<(usize, Box<dyn TypedOp>)> = model
@@ -33,6 +36,24 @@ pub(in crate::runtime) fn replace(model: &mut TypedModel, packed: &Packed) -> Tr
             node.op = op;
         }
     }
+    Ok(())
+}
+
+/// Outputs that are integers cast to integers are what was cast. tract reads ONNX's cast to `int64`
+/// as one to dimensions, which are symbolic and slow; the labels of `LightGBM` end in such a cast.
+fn give_integers(model: &mut TypedModel) -> TractResult<()> {
+    let outputs = model.outputs.iter().map(|outlet| {
+        let node = model.node(outlet.node);
+        let to = node.op_as::<Cast>().map(|cast| cast.to);
+        match *node.inputs.as_slice() {
+            [input] if matches!(to, Some(DatumType::TDim | DatumType::I64)) => {
+                let is_integer = model.outlet_fact(input)?.datum_type == DatumType::I64;
+                Ok(if is_integer { input } else { *outlet })
+            }
+            _ => Ok(*outlet),
+        }
+    });
+    model.outputs = outputs.collect::<TractResult<_>>()?;
     Ok(())
 }
 

@@ -1,11 +1,12 @@
-//! Small trees without walking: every comparison of a tree is made, for many rows at once, and
-//! strikes out the leaves that it rules out; the first leaf that is left is the row's.
+//! Trees, or their tops, without walking: every comparison is made, for many rows at once, and
+//! strikes out the ends that it rules out; the first end that is left is the row's.
 //!
-//! A tree of up to 32 leaves has a bit for each, the leftmost highest. A comparison that fails goes
-//! right, so no leaf on its left can be the one. No step waits for the one before, and vectors
-//! take a comparison for all rows of a block at a time, so that this beats a walk of a few
-//! unpredictable steps through deep, unbalanced trees, which gradient boosting without a limit of
-//! depth makes.
+//! The comparisons nearest to the root are taken, so many that walks below have only so many steps;
+//! what they lead to are the ends, leaves or where a walk goes on. Up to 32 ends have a bit each, the
+//! leftmost highest. A comparison that fails goes right, so no end on its left can be the one. No
+//! comparison waits for the one before, and vectors take one for all rows of a block at a time, so
+//! that the few nodes at the top cost less than the steps through them, and so do all nodes of the
+//! deep, unbalanced trees that gradient boosting without a limit of depth makes.
 
 #![expect(
     clippy::inline_always,
@@ -15,17 +16,26 @@
 use super::super::wide::{LANES, Level, Vector, Wide, level, wide};
 use super::kernel::Node;
 
-/// Leaves of a tree that has a bit for each.
-const LEAVES: usize = 32;
+/// Ends that have a bit each.
+const ENDS: usize = 32;
+
+/// What finding the end costs, in comparisons.
+const FIND: usize = 4;
+
+/// What beginning a walk costs, in steps of one.
+const WALK: usize = 5;
 
 /// Columns of a row that is held in registers.
 const TABLE: usize = 64;
 
-/// A tree as a list of comparisons.
+/// A tree, or its top, as a list of comparisons.
 #[derive(Debug)]
 pub(crate) struct BitTree {
     tests: Vec<Test>,
-    payloads: [u32; LEAVES],
+    /// What the ends are: the payloads of leaves, or places of the tree where there are steps left.
+    ends: [u32; ENDS],
+    /// Steps that a walk from an end takes at most.
+    steps: u32,
 }
 
 /// [`LANES`] comparisons side by side, filled up with such that rule out nothing.
@@ -40,8 +50,8 @@ struct Group {
 /// Small trees as a single row takes them: all comparisons of a tree at once.
 #[derive(Debug)]
 pub(crate) struct BitTrees {
-    groups: Vec<[Group; LEAVES / LANES]>,
-    payloads: Vec<[u32; LEAVES]>,
+    groups: Vec<[Group; ENDS / LANES]>,
+    payloads: Vec<[u32; ENDS]>,
 }
 
 impl Group {
@@ -59,7 +69,7 @@ impl Group {
     }
 }
 
-/// `value <= threshold` rules out nothing, anything else all leaves but `keeps`.
+/// `value <= threshold` rules out nothing, anything else all ends but `keeps`.
 #[derive(Debug, Clone, Copy)]
 struct Test {
     threshold: f32,
@@ -67,7 +77,8 @@ struct Test {
     keeps: u32,
 }
 
-/// What one step of a walk costs, in comparisons, where each takes a whole block of rows.
+/// What one step of a walk costs, in comparisons, where each takes a block of rows; twice as much
+/// where it takes [`TOGETHER`] blocks.
 fn step() -> usize {
     match level() {
         Level::Avx512 => 8,
@@ -86,34 +97,62 @@ pub(crate) fn least_rows() -> usize {
 }
 
 impl BitTree {
-    /// The tree whose root is the first of `nodes`; `None` where it has too many leaves, or where
-    /// walking down `depth` steps is faster.
-    pub(crate) fn new<N: Node>(nodes: &[N], depth: u32) -> Option<Self> {
+    /// So much of the top of a tree as makes it fastest; `None` where that is nothing. The root is
+    /// the first of `nodes`, and `heights` says how many steps there are from each to its farthest
+    /// leaf.
+    pub(crate) fn top<N: Node>(nodes: &[N], heights: &[u32]) -> Option<Self> {
+        let height = *heights.first()?;
+        // The lower the cut, the more comparisons: the first that has too many is the last.
+        let cuts = (0..height)
+            .rev()
+            .map_while(|steps| Self::cut(nodes, heights, steps));
+        let gain = |tree: &Self| {
+            let walk = if tree.steps == 0 { WALK } else { 0 };
+            let saved = ((height - tree.steps) as usize * 2 + walk) * step();
+            saved.checked_sub(tree.tests.len() + FIND)
+        };
+        cuts.filter_map(|tree| Some((gain(&tree)?, tree)))
+            .max_by_key(|(gain, _)| *gain)
+            .map(|(_, tree)| tree)
+    }
+
+    /// The whole tree; `None` where it has too many leaves, or where walks are faster.
+    pub(crate) fn whole<N: Node>(nodes: &[N], heights: &[u32]) -> Option<Self> {
+        let steps = *heights.first()? as usize;
+        Self::cut(nodes, heights, 0).filter(|tree| tree.tests.len() <= steps * step())
+    }
+
+    /// The top of a tree, down to where walks have `steps` left; `None` where it has too many ends.
+    fn cut<N: Node>(nodes: &[N], heights: &[u32], steps: u32) -> Option<Self> {
         let mut tree = Self {
             tests: Vec::new(),
-            payloads: [0; LEAVES],
+            ends: [0; ENDS],
+            steps,
         };
-        let mut leaves = 0;
-        // Places still to be visited; the leaves come from left to right. Where all leaves on the
-        // left of a test have been seen, the test is done.
+        let mut ends = 0;
+        // Places still to be visited; the ends come from left to right. Where all ends on the left
+        // of a test have been seen, the test is done.
         let mut stack = vec![Visit::Node(0)];
         while let Some(visit) = stack.pop() {
             match visit {
                 Visit::Node(place) => {
                     let node = *nodes.get(place)?;
-                    if node.left() == 0 {
+                    if *heights.get(place)? <= steps {
                         // Rows of doubles have no lanes, not even for a tree of one leaf.
                         node.float()?;
-                        *tree.payloads.get_mut(leaves)? = node.payload();
-                        leaves += 1;
+                        *tree.ends.get_mut(ends)? = match steps {
+                            0 => node.payload(),
+                            _ => place.try_into().ok()?,
+                        };
+                        ends += 1;
                         continue;
                     }
-                    if stack.len() > 2 * LEAVES {
+                    if stack.len() > 2 * ENDS {
                         return None;
                     }
                     let left = place.checked_add_signed(node.left())?;
                     stack.push(Visit::Node(left + 1));
-                    stack.push(Visit::Left(place, leaves));
+                    stack.push(Visit::Left(place, ends));
                     stack.push(Visit::Node(left));
                 }
                 Visit::Left(place, first) => {
@@ -121,12 +160,17 @@ impl BitTree {
                     tree.tests.push(Test {
                         threshold: node.float()?,
                         column: u32::try_from(node.column()).ok()?,
-                        keeps: !(from(first) & !from(leaves)),
+                        keeps: !(from(first) & !from(ends)),
                     });
                 }
             }
         }
-        (tree.tests.len() <= depth as usize * step()).then_some(tree)
+        Some(tree)
+    }
+
+    /// Steps that a walk from an end takes at most.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps
     }
 
     /// Bytes of the comparisons.
@@ -134,30 +178,24 @@ impl BitTree {
         size_of_val(self.tests.as_slice())
     }
 
-    /// The payloads of blocks of [`LANES`] rows each: `cells` has `columns` vectors for each block.
-    pub(crate) fn find(
-        &self,
-        cells: &[[f32; LANES]],
-        columns: usize,
-        payloads: &mut [[u32; LANES]],
-    ) {
+    /// The ends of blocks of [`LANES`] rows each: `cells` has `columns` vectors for each block.
+    pub(crate) fn find(&self, cells: &[[f32; LANES]], columns: usize, ends: &mut [[u32; LANES]]) {
         wide(Find {
             tree: self,
             cells,
             columns,
-            payloads,
+            ends,
         });
     }
 }
 
 impl BitTrees {
-    /// All of `trees`, for rows of `columns`; `None` where single rows are better walked.
-    pub(crate) fn new(trees: &[Option<BitTree>], columns: usize) -> Option<Self> {
+    /// All of `trees`, which are whole, for rows of `columns`; `None` where single rows are better
+    /// walked.
+    pub(crate) fn new(trees: &[BitTree], columns: usize) -> Option<Self> {
         if level() != Level::Avx512 || columns > TABLE {
             return None;
         }
-        let trees = trees.iter().map(Option::as_ref);
-        let trees = trees.collect::<Option<Vec<_>>>()?;
         let group = |tree: &BitTree, index: usize| {
             let tests = tree.tests.chunks(LANES).nth(index);
             Group::new(tests.unwrap_or_default())
@@ -167,7 +205,7 @@ impl BitTrees {
                 .iter()
                 .map(|tree| std::array::from_fn(|index| group(tree, index)))
                 .collect(),
-            payloads: trees.iter().map(|tree| tree.payloads).collect(),
+            payloads: trees.iter().map(|tree| tree.ends).collect(),
         })
     }
 
@@ -214,7 +252,7 @@ impl<F: FnMut(usize, u32), const N: usize> Wide for FindOne<'_, F, N> {
             let left = values.strike_each(&first.thresholds, &first.keeps, V::all());
             let values = V::look_up(&table, &second.columns);
             let left = values.strike_each(&second.thresholds, &second.keeps, left);
-            let leaf = V::common(left).leading_zeros() as usize % LEAVES;
+            let leaf = V::common(left).leading_zeros() as usize % ENDS;
             let payload = payloads.get(leaf).copied();
             (self.found)(index, payload.unwrap_or_default());
         }
@@ -224,11 +262,11 @@ impl<F: FnMut(usize, u32), const N: usize> Wide for FindOne<'_, F, N> {
 enum Visit {
     /// The node at a place, with all below it.
     Node(usize),
-    /// The node at a place, after all on its left; the number of the first leaf there.
+    /// The node at a place, after all on its left; the number of the first end there.
     Left(usize, usize),
 }
 
-/// The bits of the leaves from number `first` on.
+/// The bits of the ends from number `first` on.
 fn from(first: usize) -> u32 {
     u32::MAX.checked_shr(first as u32).unwrap_or_default()
 }
@@ -237,23 +275,50 @@ struct Find<'a> {
     tree: &'a BitTree,
     cells: &'a [[f32; LANES]],
     columns: usize,
-    payloads: &'a mut [[u32; LANES]],
+    ends: &'a mut [[u32; LANES]],
 }
+
+/// Blocks that take a comparison together: what it says is then read once for all of them.
+const TOGETHER: usize = 4;
 
 impl Wide for Find<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let blocks = self.cells.chunks_exact(self.columns.max(1));
-        for (block, payloads) in blocks.zip(self.payloads) {
-            let mut left = V::all();
-            for test in &self.tree.tests {
-                if let Some(values) = block.get(test.column as usize) {
-                    left = V::load(values).strike(test.threshold, test.keeps, left);
-                }
+        let columns = self.columns.max(1);
+        let count = self.cells.len() / columns;
+        let ends = self.ends.get_mut(..count).unwrap_or_default();
+        let (many, rest) = ends.as_chunks_mut::<TOGETHER>();
+        let (cells, rest_cells) = self.cells.split_at(many.len() * TOGETHER * columns);
+        for (cells, ends) in cells.chunks_exact(TOGETHER * columns).zip(many) {
+            self.tree.strike::<V, TOGETHER>(cells, columns, ends);
+        }
+        for (cells, ends) in rest_cells.chunks_exact(columns).zip(rest) {
+            let ends = std::array::from_mut(ends);
+            self.tree.strike::<V, 1>(cells, columns, ends);
+        }
+    }
+}
+
+impl BitTree {
+    /// The ends of `N` blocks.
+    #[inline(always)]
+    fn strike<V: Vector, const N: usize>(
+        &self,
+        cells: &[[f32; LANES]],
+        columns: usize,
+        ends: &mut [[u32; LANES]; N],
+    ) {
+        let mut left = [V::all(); N];
+        for test in &self.tests {
+            let values = cells.get(test.column as usize..).unwrap_or_default();
+            for (values, left) in values.iter().step_by(columns).zip(&mut left) {
+                *left = V::load(values).strike(test.threshold, test.keeps, *left);
             }
-            *payloads = V::pick(left, &self.tree.payloads);
+        }
+        for (left, ends) in left.into_iter().zip(ends) {
+            *ends = V::pick(left, &self.ends);
         }
     }
 }

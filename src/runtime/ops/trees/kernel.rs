@@ -138,10 +138,11 @@ node!(
     |_| None
 );
 
-/// Where a tree lies and how deep it is.
+/// Where a tree lies, how many places it has, and how deep it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tree {
     start: u32,
+    len: u32,
     depth: u32,
 }
 
@@ -150,24 +151,25 @@ pub(crate) struct Tree {
 pub(crate) struct Forest<N> {
     nodes: Vec<N>,
     trees: Vec<Tree>,
-    /// The trees that many rows need not walk through.
-    bits: Vec<Option<BitTree>>,
-    has_bits: [bool; 2],
+    /// What many rows need not walk through.
+    tops: Vec<Option<BitTree>>,
+    /// The whole trees, where no row needs to walk.
+    whole: Vec<BitTree>,
     singles: Option<BitTrees>,
     columns: usize,
 }
 
 impl<N: Node> Forest<N> {
-    /// `trees` holds the nodes and the depth of each tree; rows have `columns` values, the first
-    /// of them -inf. `None` where a node leads out of its tree or its row, be it a leaf: both its
-    /// place and the next have to exist.
-    pub(crate) fn new(trees: Vec<(Vec<N>, u32)>, columns: usize) -> Option<Self> {
+    /// `trees` holds the nodes of each tree and how many steps there are from each to its farthest
+    /// leaf; rows have `columns` values, the first of them -inf. `None` where a node leads out of its
+    /// tree or its row, be it a leaf: both its place and the next have to exist.
+    pub(crate) fn new(trees: Vec<(Vec<N>, Vec<u32>)>, columns: usize) -> Option<Self> {
         let count: usize = trees.iter().map(|(nodes, _)| nodes.len() + LINE).sum();
         let mut forest = Self {
             nodes: Vec::with_capacity(count + LINE),
             trees: Vec::with_capacity(trees.len()),
-            bits: Vec::with_capacity(trees.len()),
-            has_bits: [false; 2],
+            tops: Vec::with_capacity(trees.len()),
+            whole: Vec::new(),
             singles: None,
             columns,
         };
@@ -178,7 +180,9 @@ impl<N: Node> Forest<N> {
             .as_ptr()
             .align_offset(LINE * size_of::<Narrow>());
         let first = aligned.min(LINE) % LINE;
-        for (nodes, depth) in trees {
+        let whole = |(nodes, heights): &(Vec<N>, Vec<u32>)| BitTree::whole(nodes, heights);
+        let whole: Option<Vec<_>> = trees.iter().map(whole).collect();
+        for (nodes, heights) in trees {
             if nodes.is_empty() || !are_inside(&nodes, columns) {
                 return None;
             }
@@ -186,13 +190,18 @@ impl<N: Node> Forest<N> {
                 forest.nodes.push(N::end());
             }
             let start = forest.nodes.len().try_into().ok()?;
-            forest.trees.push(Tree { start, depth });
-            forest.bits.push(BitTree::new(&nodes, depth));
+            forest.trees.push(Tree {
+                start,
+                len: nodes.len().try_into().ok()?,
+                depth: *heights.first()?,
+            });
+            forest.tops.push(BitTree::top(&nodes, &heights));
             forest.nodes.extend(nodes);
         }
-        let mut bits = forest.bits.iter().map(Option::is_some);
-        forest.has_bits = [bits.clone().any(|has| has), bits.all(|has| has)];
-        forest.singles = BitTrees::new(&forest.bits, columns);
+        if let Some(whole) = whole {
+            forest.singles = BitTrees::new(&whole, columns);
+            forest.whole = whole;
+        }
         Some(forest)
     }
 
@@ -200,9 +209,14 @@ impl<N: Node> Forest<N> {
         &self.trees
     }
 
-    /// A tree as a list of comparisons, where that is faster for many rows.
-    pub(crate) fn bits(&self, tree: usize) -> Option<&BitTree> {
-        self.bits.get(tree)?.as_ref()
+    /// The top of each tree as a list of comparisons, where that is faster for many rows.
+    pub(crate) fn tops(&self) -> &[Option<BitTree>] {
+        &self.tops
+    }
+
+    /// All trees as lists of comparisons, where that is faster for some rows; else none.
+    pub(crate) fn whole(&self) -> &[BitTree] {
+        &self.whole
     }
 
     /// All trees for a single row, where that is faster than walks.
@@ -210,19 +224,15 @@ impl<N: Node> Forest<N> {
         self.singles.as_ref()
     }
 
-    /// Whether there are such trees, and no others.
-    pub(crate) fn has_bits(&self) -> [bool; 2] {
-        self.has_bits
-    }
-
     /// Bytes of the nodes and the lists of comparisons.
     pub(crate) fn bytes(&self) -> usize {
-        let bits = self.bits.iter().flatten().map(BitTree::bytes);
+        let bits = self.tops.iter().flatten().chain(&self.whole);
         let singles = self.singles.as_ref().map_or(0, BitTrees::bytes);
         size_of_val(self.nodes.as_slice())
             + size_of_val(self.trees.as_slice())
-            + size_of_val(self.bits.as_slice())
-            + bits.sum::<usize>()
+            + size_of_val(self.tops.as_slice())
+            + size_of_val(self.whole.as_slice())
+            + bits.map(BitTree::bytes).sum::<usize>()
             + singles
     }
 
@@ -234,18 +244,33 @@ impl<N: Node> Forest<N> {
     /// The payloads that [`LANES`] rows, which lie one behind the other, find in one tree.
     #[inline(always)]
     pub(crate) fn walk_rows(&self, tree: usize, rows: &[N::Value]) -> [u32; LANES] {
+        let depth = self.trees.get(tree).map_or(0, |tree| tree.depth);
+        self.walk_on(tree, rows, [0; LANES], depth)
+    }
+
+    /// The same from these places of the tree on, no leaf farther than `steps`.
+    #[inline(always)]
+    pub(crate) fn walk_on(
+        &self,
+        tree: usize,
+        rows: &[N::Value],
+        places: [u32; LANES],
+        steps: u32,
+    ) -> [u32; LANES] {
         assert!(rows.len() >= LANES * self.columns && tree < self.trees.len());
-        // SAFETY: the tree was asserted to exist, and its root lies in `nodes`. A step leads from a
+        let farthest = places.iter().fold(0, |most, place| most.max(*place));
+        // SAFETY: the tree was asserted to exist and the places to lie in it. A step leads from a
         // node to one that is as far away as one of its children: `new` found both to be inside the
         // tree, for leaves as well. Columns are less than `columns`, and so many values has each
         // row.
         unsafe {
-            let Tree { start, depth } = *self.trees.get_unchecked(tree);
+            let Tree { start, len, .. } = *self.trees.get_unchecked(tree);
+            assert!(farthest < len);
             let root = self.nodes.as_ptr().add(start as usize);
             let rows = rows.as_ptr();
             // One root for all: places are counted from it, which takes fewer instructions a step.
-            let mut places = [0_usize; LANES];
-            for _ in 0..depth {
+            let mut places = places.map(|place| place as usize);
+            for _ in 0..steps {
                 for (lane, place) in places.iter_mut().enumerate() {
                     let node = *root.add(*place);
                     let value = *rows.add(lane * self.columns + node.column());

@@ -20,7 +20,6 @@ pub(crate) enum Packed {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Places {
     pub(crate) places: Vec<Place>,
-    depth: u32,
 }
 
 /// A node of [`Lowered`] and where its left child stands; a leaf leads to itself.
@@ -77,11 +76,7 @@ fn tree(lowered: &Lowered, root: u32, budget: usize) -> Result<Places, TreeError
         }
         open.extend(near.into_iter().rev());
     }
-    let depth = lowered.depths.get(root as usize).copied();
-    Ok(Places {
-        places,
-        depth: depth.unwrap_or_default(),
-    })
+    Ok(Places { places })
 }
 
 /// Packs the trees; `payloads` holds what each leaf of `lowered` gives.
@@ -119,7 +114,12 @@ fn forest<N: Node>(lowered: &Lowered, trees: &[Places], payloads: &[u32]) -> Opt
         });
         // The kernel wants every place to have a next one.
         let nodes = nodes.chain([Some(N::end())]);
-        Some((nodes.collect::<Option<Vec<N>>>()?, tree.depth))
+        let height = |place: &Place| lowered.depths.get(place.low as usize).copied();
+        let heights = tree.places.iter().map(height).chain([Some(0)]);
+        Some((
+            nodes.collect::<Option<Vec<N>>>()?,
+            heights.collect::<Option<Vec<u32>>>()?,
+        ))
     };
     let trees = trees.iter().map(packed).collect::<Option<Vec<_>>>()?;
     Forest::new(trees, lowered.columns.len() + 1)

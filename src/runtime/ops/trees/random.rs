@@ -59,7 +59,8 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     (
         any::<u64>(),
         1..20_usize,
-        0..40_usize,
+        // Trees that have few enough leaves for a bit each, and others.
+        prop_oneof![0..40_usize, 40..160_usize],
         1..6_u32,
         1..5_usize,
         kind,

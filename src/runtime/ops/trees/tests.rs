@@ -11,6 +11,9 @@ use super::random::{build, features, shapes};
 use super::real::{Feature, Real};
 use crate::runtime::samples::Random;
 
+/// More than two times as many as take a comparison together, and some.
+const ROWS: usize = 150;
+
 fn holds(ensemble: &Ensemble, branch: &Branch, x: f64) -> bool {
     let value = branch.value;
     let holds = match branch.mode {
@@ -152,19 +155,20 @@ proptest! {
             1 => Just(Aggregate::Min), 1 => Just(Aggregate::Max)
         ],
         classifier in any::<bool>(),
-        batches in prop::collection::vec(1..40_usize, 1..4),
+        batches in prop::collection::vec(1..ROWS, 1..4),
     ) {
         let ensemble = build(shape);
         let aggregate = if classifier { Aggregate::Sum } else { aggregate };
         let task = task(aggregate, classifier, shape.doubles);
-        let rows = features(shape, 70);
+        let rows = features(shape, ROWS);
         let width = shape.features as usize;
         let singles: Vec<f32> = rows.iter().map(|x| *x as f32).collect();
         let whole: Vec<i64> = rows.iter().map(|x| *x as i64).collect();
         compare(&ensemble, &task, Precision::Single, &singles, width, &batches);
+        compare(&ensemble, &task, Precision::Single, &singles, width, &[ROWS]);
         compare(&ensemble, &task, Precision::Single, &whole, width, &batches);
         compare(&ensemble, &task, Precision::Double, &rows, width, &batches);
-        compare(&ensemble, &task, Precision::Double, &rows, width, &[70]);
+        compare(&ensemble, &task, Precision::Double, &rows, width, &[ROWS]);
     }
 
     #[test]

@@ -20,28 +20,37 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
 ) {
     let columns = forest.columns();
     let rows = cells.len() / columns;
-    let [some, all] = forest.has_bits();
-    let mut blocks = rows / LANES;
+    let many = rows / LANES * LANES;
     // Empty lanes cost less than walks.
-    if all && rows % LANES >= bits::least_rows() {
-        blocks += 1;
+    let few = if forest.whole().is_empty() || rows - many < bits::least_rows() {
+        0
+    } else {
+        rows - many
+    };
+    let (many_cells, cells) = cells.split_at(many * columns);
+    let (many_sums, sums) = sums.split_at_mut(many * stride);
+    if many > 0 {
+        let lanes = if forest.tops().iter().any(Option::is_some) {
+            many_cells
+        } else {
+            &[]
+        };
+        side_by_side(lanes, columns, |lanes| {
+            by_tree(forest, many_cells, lanes, many_sums, stride, &add);
+        });
     }
-    let together = rows.min(blocks * LANES);
-    let (many, rest) = cells.split_at(together * columns);
-    let (many_sums, rest_sums) = sums.split_at_mut(together * stride);
-    let lanes = if some { blocks * columns * LANES } else { 0 };
-    if !many.is_empty() {
-        with_buffer::<N::Value, _>(Buffer::Lanes, lanes, |lanes| {
-            let (lanes, _) = lanes.as_chunks_mut::<LANES>();
-            put_side_by_side(many, columns, lanes);
-            by_tree(
-                forest,
-                many,
-                N::Value::floats(lanes),
-                many_sums,
-                stride,
-                &add,
-            );
+    let (few_cells, rest) = cells.split_at(few * columns);
+    let (few_sums, rest_sums) = sums.split_at_mut(few * stride);
+    if few > 0 {
+        side_by_side(few_cells, columns, |lanes| {
+            let mut found = [[0; LANES]];
+            for (tree, bits) in forest.whole().iter().enumerate() {
+                bits.find(lanes, columns, &mut found);
+                let found = found.as_flattened();
+                for (sums, payload) in few_sums.chunks_exact_mut(stride).zip(found) {
+                    add(sums, tree, *payload);
+                }
+            }
         });
     }
     for (row, sums) in rest
@@ -71,48 +80,58 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
     }
 }
 
-/// All rows through one tree after the other.
+/// All rows through one tree after the other; `lanes` holds them side by side.
 #[inline]
 fn by_tree<N: Node<Value: Real>, A>(
     forest: &Forest<N>,
     cells: &[N::Value],
-    lanes: Option<&[[f32; LANES]]>,
+    lanes: &[[f32; LANES]],
     sums: &mut [A],
     stride: usize,
     add: &impl Fn(&mut [A], usize, u32),
 ) {
     let columns = forest.columns();
     let mut found = [[0; LANES]; BLOCK_ROWS / LANES];
-    for tree in 0..forest.trees().len() {
-        if let (Some(bits), Some(lanes)) = (forest.bits(tree), lanes) {
-            bits.find(lanes, columns, &mut found);
-            let found = found.as_flattened();
-            for (sums, payload) in sums.chunks_exact_mut(stride).zip(found) {
-                add(sums, tree, *payload);
-            }
-            continue;
-        }
+    for (tree, top) in forest.tops().iter().enumerate() {
         let blocks = cells.chunks_exact(LANES * columns);
-        for (rows, sums) in blocks.zip(sums.chunks_exact_mut(LANES * stride)) {
-            let payloads = forest.walk_rows(tree, rows);
-            for (sums, payload) in sums.chunks_exact_mut(stride).zip(payloads) {
-                add(sums, tree, payload);
+        match top {
+            Some(top) => {
+                top.find(lanes, columns, &mut found);
+                if top.steps() > 0 {
+                    for (rows, found) in blocks.zip(&mut found) {
+                        *found = forest.walk_on(tree, rows, *found, top.steps());
+                    }
+                }
             }
+            None => {
+                for (rows, found) in blocks.zip(&mut found) {
+                    *found = forest.walk_rows(tree, rows);
+                }
+            }
+        }
+        let found = found.as_flattened();
+        for (sums, payload) in sums.chunks_exact_mut(stride).zip(found) {
+            add(sums, tree, *payload);
         }
     }
 }
 
-/// For each block of [`LANES`] rows and each column the values of the rows. Lanes without a row
-/// hold anything.
-fn put_side_by_side<V: Copy>(cells: &[V], columns: usize, lanes: &mut [[V; LANES]]) {
-    let blocks = lanes.chunks_exact_mut(columns);
-    for (rows, block) in cells.chunks(columns * LANES).zip(blocks) {
-        for (lane, row) in rows.chunks_exact(columns).enumerate() {
-            for (values, value) in block.iter_mut().zip(row) {
-                if let Some(slot) = values.get_mut(lane) {
-                    *slot = *value;
+/// Hands `work` the values of `cells` for each block of [`LANES`] rows and each column; lanes
+/// without a row hold anything. Nothing for doubles.
+fn side_by_side<V: Real>(cells: &[V], columns: usize, work: impl FnOnce(&[[f32; LANES]])) {
+    let blocks = (cells.len() / columns).div_ceil(LANES);
+    with_buffer::<V, _>(Buffer::Lanes, blocks * columns * LANES, |lanes| {
+        let (lanes, _) = lanes.as_chunks_mut::<LANES>();
+        let blocks = lanes.chunks_exact_mut(columns);
+        for (rows, block) in cells.chunks(columns * LANES).zip(blocks) {
+            for (lane, row) in rows.chunks_exact(columns).enumerate() {
+                for (values, value) in block.iter_mut().zip(row) {
+                    if let Some(slot) = values.get_mut(lane) {
+                        *slot = *value;
+                    }
                 }
             }
         }
-    }
+        work(V::floats(lanes).unwrap_or_default());
+    });
 }
