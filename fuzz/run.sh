@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fuzzes one target for some seconds, with stable Rust and libFuzzer:
 #
-#   fuzz/run.sh onnx|event|json [seconds, 300]
+#   fuzz/run.sh onnx|event|json|registry [seconds, 300]
 #
 # Needs a C++ compiler. The corpus grows in fuzz/corpus/<target>; what crashes goes to
 # fuzz/artifacts/<target>: run it again with `<binary> <file>`. With nightly Rust,

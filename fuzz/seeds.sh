@@ -37,4 +37,16 @@ json)
     seed heartbeat 005 seeds/heartbeat.json
     seed version 005 seeds/manifest.json
     ;;
+registry)
+    # Tar keeps only what it is told, so that the seed is the same everywhere.
+    archive=$(mktemp)
+    tar --format=ustar --owner=0 --group=0 --mtime=@0 -C seeds -cf "$archive" manifest.json manifest.json.minisig
+    seed bundle 000 "$archive"
+    rm "$archive"
+    printf '\001\100\000\004\000\001\004\000\002\004\000' > "$corpus/seed-chunks"
+    seed signature 002 seeds/manifest.json.minisig
+    seed key 002 seeds/trusted-key.txt
+    { printf '\003\003'; cat seeds/deploy.json; printf '\377\003'; cat seeds/undeploy.json; } \
+        > "$corpus/seed-log"
+    ;;
 esac
