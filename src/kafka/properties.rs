@@ -122,20 +122,31 @@ pub(super) fn producer(
     limits: RecordLimits,
 ) -> ClientConfig {
     let mut config = base(kafka, "worker");
+    // Each with the other name that librdkafka has for it: who sets one of them has set it.
     let defaults = [
         // Long enough to fill batches under load, short enough not to show in the latency.
-        ("linger.ms", "1".to_owned()),
-        ("compression.type", "lz4".to_owned()),
+        ("linger.ms", "queue.buffering.max.ms", "1".to_owned()),
+        ("compression.type", "compression.codec", "lz4".to_owned()),
+        // With more, librdkafka's thread never sleeps while records of an idempotent producer wait
+        // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
+        // half of the processor time where the broker is the limit. Nothing is lost by it but a
+        // round trip: a broker takes the requests of a connection one after the other.
+        (
+            "max.in.flight.requests.per.connection",
+            "max.in.flight",
+            "1".to_owned(),
+        ),
         // The bytes are the limit, not the count.
-        ("queue.buffering.max.messages", "500000".to_owned()),
+        ("queue.buffering.max.messages", "", "500000".to_owned()),
         (
             "queue.buffering.max.kbytes",
+            "",
             (memory.produce / 1024).max(1024).to_string(),
         ),
-        ("batch.num.messages", "10000".to_owned()),
+        ("batch.num.messages", "", "10000".to_owned()),
     ];
-    for (key, value) in defaults {
-        if !kafka.client.contains_key(key) {
+    for (key, alias, value) in defaults {
+        if !kafka.client.contains_key(key) && !kafka.client.contains_key(alias) {
             config.set(key, value);
         }
     }
@@ -282,6 +293,12 @@ mod tests {
         let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("message.timeout.ms"), Some("0"));
+        let in_flight = "max.in.flight.requests.per.connection";
+        assert_eq!(config.get(in_flight), Some("1"));
+        let kafka = settings(&[("max.in.flight", "5")]);
+        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
+        assert_eq!(config.get(in_flight), None, "set by its other name");
+        assert_eq!(config.get("max.in.flight"), Some("5"));
     }
 
     #[test]

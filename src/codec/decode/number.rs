@@ -95,6 +95,68 @@ pub(super) fn decimal(bytes: &[u8]) -> Option<(Decimal, usize)> {
     Some((decimal, at))
 }
 
+/// Reads numbers, each up to the `separator` behind it, into `to`, and gives how many there were and
+/// where the next one begins. It ends where a number is not short, has an exponent or is none, and
+/// before the end of `bytes`: that is left to [`decimal`] and others.
+#[inline]
+pub(super) fn floats(bytes: &[u8], separator: u8, to: &mut [f32]) -> (usize, usize) {
+    let (mut count, mut at) = (0, 0);
+    for slot in to {
+        let window = bytes.get(at..).and_then(|rest| rest.first_chunk());
+        let Some((value, length)) = window.and_then(|window| short(window, separator)) else {
+            break;
+        };
+        *slot = value as f32;
+        count += 1;
+        at += length + 1;
+    }
+    (count, at)
+}
+
+/// Bytes in which [`short`] finds a number: sign, 8 digits, point, 16 digits, separator, and what is
+/// read besides.
+const WINDOW: usize = 32;
+
+/// The number that `window` begins with and its length, if `separator` stands behind it.
+#[inline]
+fn short(window: &[u8; WINDOW], separator: u8) -> Option<(f64, usize)> {
+    let word = |at: usize| {
+        let eight = window.get(at..at + 8)?.first_chunk()?;
+        Some(u64::from_le_bytes(*eight))
+    };
+    let negative = window.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let front = word(start)?;
+    let whole = leading_digits(front);
+    // No digit, or zeros in front.
+    if whole == 0 || (whole > 1 && front as u8 == b'0') {
+        return None;
+    }
+    let mut digits = value(front, whole);
+    let (mut end, mut behind) = (start + whole, 0);
+    if window.get(end) == Some(&b'.') {
+        let fraction = word(end + 1)?;
+        behind = leading_digits(fraction);
+        digits = digits * TENS.get(behind)? + value(fraction, behind);
+        if behind == 8 {
+            let fraction = word(end + 9)?;
+            let more = leading_digits(fraction);
+            digits = digits.wrapping_mul(*TENS.get(more)?);
+            digits = digits.wrapping_add(value(fraction, more));
+            behind += more;
+        }
+        if behind == 0 {
+            return None;
+        }
+        end += 1 + behind;
+    }
+    if window.get(end) != Some(&separator) || whole + behind > MOST_DIGITS || digits > EXACT {
+        return None;
+    }
+    let value = digits as f64 / POWERS.get(behind)?;
+    Some((if negative { -value } else { value }, end))
+}
+
 /// Appends the digits from `at` on to `digits`; what is more than 64 bits wraps.
 #[inline]
 fn one_by_one(bytes: &[u8], digits: &mut u64, at: &mut usize) {
@@ -211,6 +273,40 @@ mod tests {
                 let digits = text.bytes().filter(u8::is_ascii_digit).count();
                 prop_assert!(digits > 15, "{}", text);
             }
+        }
+
+        #[test]
+        fn many_at_once_are_those_that_are_read_one_by_one(
+            numbers in prop::collection::vec(
+                prop_oneof![
+                    4 => any::<f32>().prop_map(|x| x.to_string()),
+                    4 => (0.0..1.0_f32).prop_map(|x| x.to_string()),
+                    2 => "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,18})?",
+                    1 => "[-+]?[0-9.eE]{0,12}",
+                ],
+                0..12,
+            ),
+            room in 0..12_usize,
+        ) {
+            let text = numbers.join(",");
+            let mut to = vec![f32::NAN; room];
+            let (count, at) = floats(text.as_bytes(), b',', &mut to);
+            prop_assert!(count <= room && at <= text.len());
+            let mut begin = 0;
+            for (number, value) in numbers.iter().zip(&to).take(count) {
+                let one = read(number).expect("it is read alone");
+                prop_assert_eq!(one.1, "");
+                prop_assert_eq!((one.0 as f32).to_bits(), value.to_bits());
+                begin += number.len() + 1;
+            }
+            prop_assert_eq!(at, begin);
+        }
+
+        #[test]
+        fn no_bytes_break_many(bytes in prop::collection::vec(any::<u8>(), 0..80), separator: u8) {
+            let mut to = [0.0; 20];
+            let (count, at) = floats(&bytes, separator, &mut to);
+            prop_assert!(count <= at && at <= bytes.len());
         }
 
         #[test]

@@ -7,7 +7,7 @@
 
 use super::Scratch;
 use super::layout::{Field, Layout, Place, Target, fill};
-use super::number::decimal;
+use super::number::{decimal, floats};
 use super::paths::Entry;
 use super::scalar::{Scalar, write};
 use super::value::Sink;
@@ -188,9 +188,20 @@ impl<'a> Pass<'a> {
     /// An array of exactly `len` numbers.
     fn array(&mut self, column: usize, at: usize, len: usize) -> Option<()> {
         self.take(b'[')?;
-        for index in 0..len {
+        // The last one has no comma behind it.
+        let most = (at + len).checked_sub(1)?;
+        let mut index = 0;
+        while index < len {
             if index > 0 {
                 self.take(b',')?;
+            }
+            let rest = self.rest();
+            if let Values::Float(values) = &mut self.batch.columns.get_mut(column)?.values
+                && let Some(slots) = values.get_mut(at + index..most)
+            {
+                let (read, length) = floats(rest, b',', slots);
+                index += read;
+                self.at += length;
             }
             self.space();
             let number = self.number()?;
@@ -203,6 +214,7 @@ impl<'a> Pass<'a> {
                 }
                 (values, number) => write(values, at + index, number).ok()?,
             }
+            index += 1;
             self.space();
         }
         // An empty array ends here as well.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::layout::{Place, Target, fill};
-use super::number::decimal;
+use super::number::{decimal, floats};
 use super::scalar::{Refusal, Scalar, write};
 use crate::codec::{RowError, Stage, Values};
 use crate::model::Separator;
@@ -99,7 +99,15 @@ impl<'a> Sink<'a> {
         let element = self.target.element;
         let (mut count, mut at) = (0, 0);
         loop {
-            let rest = bytes.get(at..).unwrap_or_default();
+            let mut rest = bytes.get(at..).unwrap_or_default();
+            if let Values::Float(values) = &mut *self.values
+                && let Some(slots) = values.get_mut(first + count..self.end)
+            {
+                let (read, length) = floats(rest, separator, slots);
+                count += read;
+                at += length;
+                rest = rest.get(length..).unwrap_or_default();
+            }
             let Some((number, length)) = number_before(rest, separator) else {
                 let found = format_args!("takes {element}, found text that is no number");
                 return self.fail("wrong_type", found);
