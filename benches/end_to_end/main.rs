@@ -1,7 +1,7 @@
 //! `cargo bench --bench end_to_end [-- PART…]`: Swapstream against its peers and against the floors, on
 //! Apache Kafka, each processor in a process of its own.
 //!
-//! Parts: the workloads `tabular`, `crayfish`, `crayfish_array`, `wide`, `heavy`; `latency`, `swaps`;
+//! Parts: the workloads `tabular`, `crayfish`, `crayfish_array`, `wide`, `heavy`; `latency`, `swaps`, `loads`;
 //! `workers`, `instances`, `models`, `batches`, `sizes`, which are `scaling` together. Without one all run.
 //! Presets: `--figures` is the parts with a target, on a machine that is quiet (40 minutes); `--growth`
 //! all others, both guarantees.
@@ -36,6 +36,7 @@ mod cluster;
 mod compare;
 mod floor;
 mod latency;
+mod loads;
 mod models;
 mod onnx;
 mod options;
@@ -210,12 +211,16 @@ impl Bench<'_> {
             "tabular"
         };
         let workload = Workload::new(name, self.files);
-        let filled = matches!(part, "latency" | "swaps" | "workers" | "instances");
+        let filled = matches!(
+            part,
+            "latency" | "swaps" | "loads" | "workers" | "instances"
+        );
         let ready = Ready::new(self.cluster, &workload, self.files, options, filled);
         let quick = options.quick;
         let rows = match part {
             "latency" => return self.latencies(&ready, options),
             "swaps" => return self.swaps(&ready, options),
+            "loads" => return self.loads(&ready, options),
             "workers" => {
                 let (rounds, seconds) = (options.rounds, options.seconds);
                 let measured =
@@ -277,6 +282,21 @@ impl Bench<'_> {
         let (figures, ratios) = swaps::measure(&ready.job, plan, every, &ready.expected);
         let figures = json!({ "machine": self.machine, "figures": figures });
         report::write("end_to_end-swaps", &figures);
+        report::ratios(&ratios, &self.machine);
+        self.cluster.delete(&[&ready.input]);
+    }
+
+    /// Loads of large models at half of our maximum rate.
+    fn loads(&self, ready: &Ready<'_>, options: &Options) {
+        let plan = Plan {
+            rate: self.half_rate(ready, options),
+            warm_up: Duration::from_secs(5),
+            counted: Duration::from_secs(if options.quick { 30 } else { 60 }),
+        };
+        let rounds = options.rounds.min(if options.quick { 1 } else { 3 });
+        let (mut figures, ratios) = loads::measure(&ready.job, plan, rounds, &ready.expected);
+        figures["machine"] = self.machine.clone();
+        report::write("end_to_end-loads", &figures);
         report::ratios(&ratios, &self.machine);
         self.cluster.delete(&[&ready.input]);
     }

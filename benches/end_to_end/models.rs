@@ -37,6 +37,28 @@ pub fn crayfish() -> Vec<u8> {
     graph.model(&[("", 13)])
 }
 
+/// A dense net of 105 MB, which differs by `seed`: 64 → 2290 × 6 → 10.
+pub fn large(seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut graph = Graph::default();
+    graph.input("layer_0", &[64]);
+    let widths = [64, 2290, 2290, 2290, 2290, 2290, 2290, 10];
+    for (layer, pair) in widths.windows(2).enumerate() {
+        let gemm_output = format!("gemm_{layer}");
+        gemm(
+            &mut graph,
+            &mut random,
+            layer,
+            (pair[0], pair[1]),
+            &gemm_output,
+        );
+        let next = format!("layer_{}", layer + 1);
+        graph.node(("", "Relu"), &[&gemm_output], &next, &[]);
+    }
+    graph.output(&format!("layer_{}", widths.len() - 1), &[10]);
+    graph.model(&[("", 13)])
+}
+
 /// `layer_<layer>` through a dense layer into `output`.
 fn gemm(graph: &mut Graph, random: &mut Random, layer: usize, size: (i64, i64), output: &str) {
     let (from, to) = size;

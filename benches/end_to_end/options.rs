@@ -4,10 +4,11 @@ use crate::processor::{self, Kind};
 use crate::workload;
 
 /// The parts besides the workloads, in the order in which they run.
-pub const OTHERS: [&str; 7] = [
+pub const OTHERS: [&str; 8] = [
     "latency",
     "workers",
     "swaps",
+    "loads",
     "instances",
     "models",
     "batches",
@@ -20,9 +21,10 @@ const FIGURES: [&str; 6] = [
     "tabular", "crayfish", "heavy", "latency", "workers", "swaps",
 ];
 /// What `--growth` stands for.
-const GROWTH: [&str; 6] = [
+const GROWTH: [&str; 7] = [
     "crayfish_array",
     "wide",
+    "loads",
     "instances",
     "models",
     "batches",
@@ -81,7 +83,7 @@ impl Options {
             !argument.starts_with('-') && !of_option
         });
         let mut parts: Vec<String> = parts.map(|(_, part)| part.clone()).collect();
-        let presets = [(figures, &FIGURES), (growth, &GROWTH)];
+        let presets = [(figures, FIGURES.as_slice()), (growth, GROWTH.as_slice())];
         for part in presets
             .iter()
             .filter(|(on, _)| *on)

@@ -6,11 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use swapstream::kafka::Publisher;
+use swapstream::model::Manifest;
+use swapstream::record::{Header, OutRecord};
+use swapstream::registry::{CHUNK_BYTES, KafkaLogs, RegistrySettings, read_catalog};
 
-use crate::cluster::PATIENCE;
+use crate::cluster::{PATIENCE, settings};
 use crate::floor::Inference;
 use crate::latency::{self, Plan};
-use crate::processor::{Job, Kind, Running, Setup};
+use crate::processor::{Job, Kind, MODEL, Running, Setup};
 use crate::stats::median;
 use crate::support::{Process, bin, eventually, try_http_get, unique};
 use crate::{throughput, usage};
@@ -123,7 +127,7 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
     for count in counts {
         let prefix = unique("many");
         let names: Vec<String> = (0..*count).map(|n| format!("{prefix}-{n}")).collect();
-        publish_all(job, &names);
+        publish_many(job, &names);
         let config = many_streams(job, &prefix, &names);
         let start = Instant::now();
         let mut command = std::process::Command::new(bin());
@@ -134,12 +138,18 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
             kind: Kind::Ours,
             process,
         };
-        running.wait_ready();
+        running.wait_ready_within(PATIENCE * 10);
         let ready = start.elapsed();
+        let to_ready = usage::cpu(pid).as_secs_f64();
         let cpu = usage::cpu(pid);
         std::thread::park_timeout(Duration::from_secs(10));
         let idle = usage::cpu(pid).saturating_sub(cpu).as_secs_f64() / 10.0;
         let rss = usage::memory_mib(pid, "VmRSS");
+        let held = |what: &str| {
+            let folder = std::fs::read_dir(format!("/proc/{pid}/{what}"));
+            folder.unwrap().count()
+        };
+        let (threads, files) = (held("task"), held("fd"));
         job.publish(&names[0], "2");
         let deployed = Instant::now();
         let revision = job.deploy(&names[0], "2");
@@ -147,8 +157,8 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
         let swap = deployed.elapsed();
         running.stop();
         println!(
-            "models: {count}: ready after {:.1} s, {rss:.0} MiB, idle {:.1} % of a core, swap of one \
-             {:.2} s",
+            "models: {count}: ready after {:.1} s and {to_ready:.1} CPU s, {rss:.0} MiB, {threads} \
+             threads, {files} files, idle {:.1} % of a core, swap of one {:.2} s",
             ready.as_secs_f64(),
             idle * 100.0,
             swap.as_secs_f64()
@@ -156,24 +166,11 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
         rows.push(json!({
             "models": count, "ready_seconds": ready.as_secs_f64(), "rss_mib": rss,
             "idle_cores": idle, "swap_seconds": swap.as_secs_f64(),
+            "models": count, "ready_seconds": ready.as_secs_f64(), "ready_cpu_seconds": to_ready,
+            "rss_mib": rss, "idle_cores": idle, "threads": threads, "files": files,
         }));
     }
     json!(rows)
-}
-
-/// Publishes and deploys the model under all `names`, a few at a time.
-fn publish_all(job: &Job<'_>, names: &[String]) {
-    const AT_ONCE: usize = 4;
-    std::thread::scope(|scope| {
-        for part in names.chunks(names.len().div_ceil(AT_ONCE)) {
-            scope.spawn(move || {
-                for name in part {
-                    job.publish(name, "1");
-                    job.deploy(name, "1");
-                }
-            });
-        }
-    });
 }
 
 /// Waits until the deployment `revision` serves.
@@ -188,6 +185,74 @@ fn wait_serving(running: &Running, revision: i64) {
         let served = infos.any(|line| line.contains(&wanted));
         served.then_some(()).ok_or_else(|| wanted.clone())
     });
+}
+
+/// Publishes the workload's model under all `names` and deploys it, as the commands would, at once.
+fn publish_many(job: &Job<'_>, names: &[String]) {
+    let deployments = job.deployments();
+    let topic = |kind: &str| deployments.replace("-deployments", &format!("-{kind}"));
+    let settings = settings(job.cluster.bootstrap());
+    let logs = KafkaLogs::new(
+        settings.clone(),
+        RegistrySettings {
+            versions_topic: topic("versions"),
+            ..RegistrySettings::default()
+        },
+    );
+    let catalog = read_catalog(&logs).unwrap();
+    let (model, version) = (MODEL.parse().unwrap(), "1".parse().unwrap());
+    let template = catalog.get(&model, &version).unwrap().manifest().unwrap();
+    let artifact = std::fs::read(&job.workload.model).unwrap();
+    let chunks: Vec<&[u8]> = artifact.chunks(CHUNK_BYTES as usize).collect();
+    let mut publisher = Publisher::idempotent(&settings).unwrap();
+    let mut send = |kind: &str, key: String, value: Vec<u8>, headers: Vec<Header>| {
+        let record = OutRecord {
+            topic: topic(kind),
+            partition: Some(0),
+            key: Some(key.into_bytes()),
+            value: Some(value),
+            headers,
+            timestamp: None,
+        };
+        publisher.send(&record).unwrap().offset
+    };
+    for name in names {
+        let offsets: Vec<i64> = (0..chunks.len())
+            .map(|n| {
+                send(
+                    "artifacts",
+                    format!("{name}/{n}"),
+                    chunks[n].to_vec(),
+                    Vec::new(),
+                )
+            })
+            .collect();
+        let manifest = Manifest {
+            model: name.parse().unwrap(),
+            ..Manifest::clone(template)
+        };
+        let header = json!({
+            "schema": "swapstream.artifact-chunks/v1", "upload": name, "count": chunks.len(),
+            "chunk_bytes": CHUNK_BYTES, "first_offset": offsets[0],
+            "last_offset": offsets[offsets.len() - 1],
+        });
+        let headers = vec![Header::text("artifact-chunks", header)];
+        send(
+            "versions",
+            format!("{name}/1"),
+            manifest.to_json().unwrap(),
+            headers,
+        );
+        let event = json!({
+            "schema": "swapstream.deployment/v1", "action": "deploy", "model": name, "version": "1",
+        });
+        send(
+            "deployments",
+            name.clone(),
+            event.to_string().into_bytes(),
+            Vec::new(),
+        );
+    }
 }
 
 fn many_streams(job: &Job<'_>, prefix: &str, names: &[String]) -> std::path::PathBuf {
@@ -243,12 +308,12 @@ pub fn model_sizes(job: &Job<'_>, mib: &[usize], folder: &Path) -> Value {
             "--manifest",
             job.workload.manifest.to_str().unwrap(),
             "--model",
-            crate::processor::MODEL,
+            MODEL,
             "--version",
             &version,
         ]);
         let start = Instant::now();
-        let revision = job.deploy(crate::processor::MODEL, &version);
+        let revision = job.deploy(MODEL, &version);
         let appended = start.elapsed();
         wait_serving(&running, revision);
         let took = start.elapsed().saturating_sub(appended);

@@ -235,7 +235,14 @@ fn swaps(text: &mut String) {
 
 /// The rows of the scaling parts as they are: one table for each.
 fn growth(text: &mut String) {
-    for part in ["workers", "instances", "models", "batches", "sizes"] {
+    for part in [
+        "workers",
+        "loads",
+        "instances",
+        "models",
+        "batches",
+        "sizes",
+    ] {
         let file = read(&format!("end_to_end-{part}"));
         let rows = list(&file["rows"]);
         let Some(first) = rows.first().and_then(Value::as_object) else {

@@ -1,0 +1,230 @@
+//! Scoring while another model of 100 MB loads: whether the loads can be found in the latencies.
+//!
+//! The instance has a second stream, which gets no events; its model is replaced over and over, each
+//! time by another file: fetched, probed, compiled, warmed up, and the last one freed. A window runs
+//! from the append of the deployment event until the version serves. The control runs are the same
+//! without deployments, one before and one after each run with loads, cut at the same times.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use swapstream::kafka::Publisher;
+use swapstream::model::ModelName;
+use swapstream::record::OutRecord;
+use swapstream::registry::{KafkaLogs, RegistrySettings, read_fleet};
+
+use crate::cluster::{PATIENCE, settings};
+use crate::latency::{self, Plan, Run, now_millis};
+use crate::models;
+use crate::processor::{Job, Kind, Setup};
+use crate::stats::{Latencies, median};
+use crate::support::unique;
+
+/// The model that is loaded.
+const LARGE: &str = "large";
+
+/// Time between the end of a load and the next one.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the version serves, in the control as well.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A load: when its event was appended and when its version served, since counting began.
+type Window = (i64, i64);
+
+/// Measures `rounds` times, and gives the figures and the ratios.
+pub fn measure(
+    job: &Job<'_>,
+    plan: Plan,
+    rounds: usize,
+    expected: &[Value],
+) -> (Value, Vec<(&'static str, f64)>) {
+    publish(job);
+    let setup = second_stream(job);
+    // Counted through all runs: what serves already would not be loaded.
+    let loads = AtomicU32::new(0);
+    let run = |number: Option<&AtomicU32>, done: &Mutex<Vec<Window>>| {
+        latency::run(job, Kind::Ours, &setup, plan, expected, |_, over| {
+            load_over_and_over(job, number, over, plan.counted, done);
+        })
+    };
+    let (mut rows, mut ratios, mut by_chance) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let (windows, none) = (Mutex::default(), Mutex::default());
+        let before = run(None, &none);
+        let loaded = run(Some(&loads), &windows);
+        let after = run(None, &none);
+        let windows = windows.into_inner().unwrap();
+        assert!(!windows.is_empty(), "no load ended within the run");
+        let inside = cut(&loaded, &windows);
+        let control = [cut(&before, &windows), cut(&after, &windows)];
+        let mut both = control[0].clone();
+        both.merge(&control[1]);
+        let at = |latencies: &Latencies, quantile| latencies.quantile(quantile);
+        let ratio = at(&inside, 0.99) / at(&both, 0.99);
+        let chance = at(&control[1], 0.99) / at(&control[0], 0.99);
+        let seconds: Vec<f64> = windows.iter().map(|(a, b)| (b - a) as f64 / 1e3).collect();
+        println!(
+            "loads {round}: {} of {:.1} s, p99 {:.2} ms against {:.2} without: {ratio:.3} (the two \
+             without: {chance:.3}); p99.9 {:.2} against {:.2}; RSS {:.0} MiB, {:.0} without",
+            windows.len(),
+            median(&seconds),
+            at(&inside, 0.99),
+            at(&both, 0.99),
+            at(&inside, 0.999),
+            at(&both, 0.999),
+            most(&loaded),
+            most(&before),
+        );
+        for run in [&before, &loaded, &after] {
+            run.verified.assert_exactly_once();
+            assert_eq!(run.unanswered, 0);
+        }
+        let rounded = |value: f64| (value * 1e3).round() / 1e3;
+        rows.push(json!({
+            "loads": windows.len(), "median_load_seconds": rounded(median(&seconds)),
+            "events_inside": inside.len(),
+            "p50_ms": rounded(at(&inside, 0.5)), "p50_without_ms": rounded(at(&both, 0.5)),
+            "p99_ms": rounded(at(&inside, 0.99)), "p99_without_ms": rounded(at(&both, 0.99)),
+            "p999_ms": rounded(at(&inside, 0.999)), "p999_without_ms": rounded(at(&both, 0.999)),
+            "p99_ratio": rounded(ratio), "p99_ratio_of_those_without": rounded(chance),
+            "rss_mib": most(&loaded), "rss_without_mib": most(&before),
+            "load_average": loaded.load,
+        }));
+        ratios.push(ratio);
+        by_chance.push(chance);
+    }
+    let figures = json!({
+        "rate": plan.rate.round(), "seconds": plan.counted.as_secs(), "rows": rows,
+    });
+    let ratios = vec![
+        ("load_p99_inside_over_control", median(&ratios)),
+        ("load_p99_control_over_control", median(&by_chance)),
+    ];
+    (figures, ratios)
+}
+
+fn most(run: &Run) -> f64 {
+    run.rss_mib.iter().copied().fold(0.0, f64::max)
+}
+
+/// Latencies of the events any of whose life lies in a window.
+fn cut(run: &Run, windows: &[Window]) -> Latencies {
+    let mut latencies = Latencies::default();
+    for event in &run.events {
+        let lies =
+            |(from, to): &Window| event.visible >= run.start + from && event.sent <= run.start + to;
+        if windows.iter().any(lies) {
+            latencies.add(event.visible - event.sent);
+        }
+    }
+    latencies
+}
+
+/// Publishes two files of 105 MB, and deploys the first.
+fn publish(job: &Job<'_>) {
+    for version in ["1", "2"] {
+        let file = job.folder.join(format!("large-{version}.onnx"));
+        std::fs::write(&file, models::large(version.parse().unwrap())).unwrap();
+        let file = file.to_str().unwrap();
+        // The instance's own load is what is measured.
+        job.command(&[
+            "model",
+            "publish",
+            file,
+            "--model",
+            LARGE,
+            "--version",
+            version,
+            "--no-check",
+        ]);
+    }
+    job.deploy(LARGE, "1");
+}
+
+/// A stream of the large model whose topic stays empty.
+fn second_stream(job: &Job<'_>) -> Setup {
+    let (input, output, group) = (unique("idle-in"), unique("idle-out"), unique("idle"));
+    for topic in [&input, &output, &format!("{output}-dlq")] {
+        job.cluster.create(topic, 1, &[]);
+    }
+    let stream = format!(
+        "[streams.large]\ngroup_id = \"{group}\"\ninput_topics = [\"{input}\"]\noutput_topic = \
+         \"{output}\"\ndead_letter_topic = \"{output}-dlq\"\nmodel = \"{LARGE}\"\nworkers = 1\n"
+    );
+    Setup {
+        stream,
+        ..Setup::default()
+    }
+}
+
+/// Deploys the other version, waits until it serves, and so on; the control only looks.
+fn load_over_and_over(
+    job: &Job<'_>,
+    loads: Option<&AtomicU32>,
+    over: &AtomicBool,
+    length: Duration,
+    done: &Mutex<Vec<Window>>,
+) {
+    let deployments = job.deployments();
+    let registry = deployments.trim_end_matches("-deployments");
+    let logs = KafkaLogs::new(
+        settings(job.cluster.bootstrap()),
+        RegistrySettings {
+            status_topic: format!("{registry}-status"),
+            ..RegistrySettings::default()
+        },
+    );
+    let model = ModelName::new(LARGE).unwrap();
+    let mut publisher = Publisher::idempotent(&settings(job.cluster.bootstrap())).unwrap();
+    // All of this run's windows are told since its beginning.
+    let (start, began) = (Instant::now(), now_millis());
+    let over = || over.load(Ordering::Relaxed) || start.elapsed() >= length;
+    while !over() {
+        let from = now_millis();
+        let number = loads.map(|loads| loads.fetch_add(1, Ordering::Relaxed));
+        let version = if number.is_some_and(|number| number % 2 == 0) {
+            "2"
+        } else {
+            "1"
+        };
+        let revision = number.map(|_| {
+            let event = json!({
+                "schema": "swapstream.deployment/v1", "action": "deploy", "model": LARGE,
+                "version": version,
+            });
+            let record = OutRecord {
+                topic: deployments.clone(),
+                partition: Some(0),
+                key: Some(LARGE.into()),
+                value: Some(event.to_string().into_bytes()),
+                ..OutRecord::default()
+            };
+            publisher.send(&record).unwrap().offset
+        });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if over() {
+                return;
+            }
+            std::thread::sleep(LOOK);
+            let fleet = read_fleet(&logs).unwrap();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let serves = fleet
+                .live(&model, now.as_millis() as i64)
+                .filter_map(|(_, entry)| entry?.report.serving.as_ref())
+                .any(|serving| Some(serving.revision) == revision);
+            if serves {
+                break;
+            }
+            let waits = revision.is_none() || Instant::now() < deadline;
+            assert!(waits, "version {version} does not serve");
+        }
+        done.lock()
+            .unwrap()
+            .push((from - began, now_millis() - began));
+        std::thread::sleep(PAUSE);
+    }
+}
