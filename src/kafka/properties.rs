@@ -82,6 +82,9 @@ pub(super) fn group_consumer(
     }
     config
         .set("group.id", group_id)
+        // No more than a response may have, or the client is refused; it says nothing else to a
+        // consumer, and a larger record comes alone (KIP-74).
+        .set("message.max.bytes", "1000")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
@@ -270,6 +273,9 @@ pub(super) fn admin(kafka: &KafkaSettings) -> ClientConfig {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::producer::BaseProducer;
+
     use super::*;
 
     fn settings(client: &[(&str, &str)]) -> KafkaSettings {
@@ -299,6 +305,22 @@ mod tests {
         let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
         assert_eq!(config.get(in_flight), None, "set by its other name");
         assert_eq!(config.get("max.in.flight"), Some("5"));
+    }
+
+    #[test]
+    fn any_number_of_workers_gets_its_clients() {
+        let kafka = settings(&[]);
+        let limits = RecordLimits {
+            record: 1_000_000,
+            batch: 1_000_000,
+        };
+        for workers in [1, 15, 100, 1000, 100_000] {
+            let memory = ClientMemory::divide(kafka.memory, workers);
+            let consumer = group_consumer(&kafka, "g", &Membership::default(), memory);
+            consumer.create::<BaseConsumer>().unwrap();
+            let producer = producer(&kafka, memory, limits);
+            producer.create::<BaseProducer>().unwrap();
+        }
     }
 
     #[test]

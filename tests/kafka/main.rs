@@ -25,6 +25,7 @@ mod injection;
 mod lives;
 mod loads;
 mod logs;
+mod many;
 mod matrix;
 mod object_store;
 mod observability;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     trials.extend(refusals::trials());
     trials.extend(loads::trials());
     trials.extend(lives::trials());
+    trials.extend(many::trials());
     trials.extend(matrix::trials());
     trials.extend(readers::trials());
     trials.extend(object_store::trials());
