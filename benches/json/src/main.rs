@@ -265,11 +265,15 @@ fn compare(workload: &Workload, rounds: usize) {
         let all = [
             time(workload, |event, row| {
                 let mut parser = serde_json::Deserializer::from_slice(event);
-                Row { workload, row }.deserialize(&mut parser).expect("serde_json");
+                Row { workload, row }
+                    .deserialize(&mut parser)
+                    .expect("serde_json");
             }),
             time(workload, |event, row| {
                 let mut parser = sonic_rs::Deserializer::from_slice(event);
-                Row { workload, row }.deserialize(&mut parser).expect("sonic-rs");
+                Row { workload, row }
+                    .deserialize(&mut parser)
+                    .expect("sonic-rs");
             }),
             time(workload, |event, row| {
                 copy.clear();
@@ -277,7 +281,9 @@ fn compare(workload: &Workload, rounds: usize) {
                 let mut parser =
                     simd_json::Deserializer::from_slice_with_buffers(&mut copy, &mut buffers)
                         .expect("simd-json");
-                Row { workload, row }.deserialize(&mut parser).expect("simd-json");
+                Row { workload, row }
+                    .deserialize(&mut parser)
+                    .expect("simd-json");
             }),
             time(workload, |event, row| {
                 columns.clear();
