@@ -7,6 +7,9 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use super::settings::{GroupProtocol, KafkaSettings, Membership};
 
+/// How many requests of a connection may wait for their answers.
+const IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
+
 /// What one client may buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientMemory {
@@ -134,11 +137,7 @@ pub(super) fn producer(
         // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
         // half of the processor time where the broker is the limit. Nothing is lost by it but a
         // round trip: a broker takes the requests of a connection one after the other.
-        (
-            "max.in.flight.requests.per.connection",
-            "max.in.flight",
-            "1".to_owned(),
-        ),
+        (IN_FLIGHT, "max.in.flight", "1".to_owned()),
         // The bytes are the limit, not the count.
         ("queue.buffering.max.messages", "", "500000".to_owned()),
         (
@@ -179,6 +178,11 @@ pub(super) fn transactional_producer(
     id: &str,
 ) -> ClientConfig {
     let mut config = producer(kafka, memory, limits);
+    if !kafka.client.contains_key(IN_FLIGHT) {
+        // librdkafka's own default, which the chaos runs of transactions were made with. With 1, a
+        // producer whose broker had restarted once went on for a minute without delivering.
+        config.remove(IN_FLIGHT);
+    }
     let timeout = kafka.transaction_timeout().as_millis().to_string();
     config
         .set("transactional.id", id)
@@ -299,11 +303,13 @@ mod tests {
         let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("message.timeout.ms"), Some("0"));
-        let in_flight = "max.in.flight.requests.per.connection";
-        assert_eq!(config.get(in_flight), Some("1"));
+        assert_eq!(config.get(IN_FLIGHT), Some("1"));
+        let memory = ClientMemory::divide(kafka.memory, 2);
+        let transactional = transactional_producer(&kafka, memory, limits, "id");
+        assert_eq!(transactional.get(IN_FLIGHT), None);
         let kafka = settings(&[("max.in.flight", "5")]);
         let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
-        assert_eq!(config.get(in_flight), None, "set by its other name");
+        assert_eq!(config.get(IN_FLIGHT), None, "set by its other name");
         assert_eq!(config.get("max.in.flight"), Some("5"));
     }
 

@@ -73,6 +73,8 @@ enum State {
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     state: State,
+    /// A delivery has timed out since the last commit.
+    stalled: bool,
 }
 
 impl Transaction {
@@ -103,7 +105,8 @@ impl Transaction {
             Ok(()) => {
                 match call {
                     Call::Begin => self.state = State::Open(now),
-                    Call::Init | Call::Commit | Call::Abort => self.state = State::Idle,
+                    Call::Init | Call::Abort => self.state = State::Idle,
+                    Call::Commit => *self = Self::default(),
                     Call::SendOffsets => {}
                 }
                 return Next::GoOn;
@@ -122,14 +125,19 @@ impl Transaction {
             (_, ErrorKind::Fenced) => Next::Rebuild {
                 fenced: self.broken(timeout, now),
             },
-            _ => {
-                self.state = State::Broken;
-                Next::Rebuild { fenced: false }
-            }
+            _ => self.give_up(),
         }
     }
 
-    /// What follows a delivery that failed with `error`.
+    /// The producer is not used again, though nobody has taken over.
+    fn give_up(&mut self) -> Next {
+        self.state = State::Broken;
+        Next::Rebuild { fenced: false }
+    }
+
+    /// What follows a delivery that failed with `error`. One that times out again, with no commit
+    /// since the last time, is no longer taken for the broker's doing: the client itself may be
+    /// stuck, and a new one asks anew for coordinator, leaders and producer id.
     pub(super) fn after_delivery(
         &mut self,
         error: ErrorKind,
@@ -140,9 +148,11 @@ impl Transaction {
             ErrorKind::Fenced => Next::Rebuild {
                 fenced: self.broken(timeout, now),
             },
-            ErrorKind::Fatal => {
-                self.state = State::Broken;
-                Next::Rebuild { fenced: false }
+            ErrorKind::Fatal => self.give_up(),
+            ErrorKind::Retriable | ErrorKind::TimedOut if self.stalled => self.give_up(),
+            ErrorKind::Retriable | ErrorKind::TimedOut => {
+                self.stalled = true;
+                Next::Abort
             }
             _ => Next::Abort,
         }

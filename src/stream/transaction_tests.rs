@@ -141,6 +141,33 @@ fn a_failed_delivery_aborts_unless_the_producer_is_lost() {
 }
 
 #[test]
+fn a_delivery_that_times_out_again_costs_the_producer() {
+    let now = Instant::now();
+    let mut transaction = Transaction::default();
+    let call = |transaction: &mut Transaction, call| {
+        transaction.after(call, Ok(()), Duration::ZERO, TIMEOUT, now);
+    };
+    let times_out = |transaction: &mut Transaction| {
+        call(transaction, Call::Begin);
+        let next = transaction.after_delivery(ErrorKind::Retriable, TIMEOUT, now);
+        if next == Next::Abort {
+            call(transaction, Call::Abort);
+        }
+        next
+    };
+    assert_eq!(times_out(&mut transaction), Next::Abort);
+    transaction.after(Call::Begin, Ok(()), Duration::ZERO, TIMEOUT, now);
+    transaction.after(Call::Commit, Ok(()), Duration::ZERO, TIMEOUT, now);
+    assert_eq!(
+        times_out(&mut transaction),
+        Next::Abort,
+        "one was committed"
+    );
+    assert_eq!(times_out(&mut transaction), Next::Rebuild { fenced: false });
+    assert!(!transaction.is_open());
+}
+
+#[test]
 fn three_take_overs_within_a_minute_are_too_many() {
     let start = Instant::now();
     let at = |seconds: u64| start + Duration::from_secs(seconds);
