@@ -56,6 +56,10 @@ impl LogContext {
             _ if facility == "ERROR" || facility == "FATAL" => {
                 tracing::trace!(client = self.role, facility, "librdkafka: {message}");
             }
+            // `[kafka.client]` is for producers and consumers: what one ignores is the other's.
+            _ if facility == "CONFWARN" && message.contains("will be ignored by this") => {
+                tracing::trace!(client = self.role, facility, "librdkafka: {message}");
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "librdkafka: {message}");
             }

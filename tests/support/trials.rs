@@ -50,10 +50,25 @@ pub fn on_own_broker(
         }
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         match Broker::start(&options()) {
-            Ok(broker) => test(&broker).map(|()| Completion::Completed),
+            Ok(broker) => {
+                let _log = LogOnPanic(&broker);
+                test(&broker).map(|()| Completion::Completed)
+            }
             Err(unavailable) => not_run(Skip::from(unavailable)),
         }
     })
+}
+
+/// Shows how the log of a test's own broker ends, where the test panics: it goes with the broker.
+struct LogOnPanic<'a>(&'a Broker);
+
+impl Drop for LogOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let tail = self.0.log_tail(30);
+            eprintln!("the broker's log ends so:\n{tail}");
+        }
+    }
 }
 
 /// A test that needs no broker, or the absence of one.
