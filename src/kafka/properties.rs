@@ -127,17 +127,25 @@ pub(super) fn producer(
     memory: ClientMemory,
     limits: RecordLimits,
 ) -> ClientConfig {
+    let mut config = any_producer(kafka, memory, limits);
+    if !kafka.client.contains_key(IN_FLIGHT) && !kafka.client.contains_key("max.in.flight") {
+        // With more, librdkafka's thread never sleeps while records of an idempotent producer wait
+        // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
+        // half of the processor time where the broker is the limit. Nothing is lost by it but a
+        // round trip: a broker takes the requests of a connection one after the other.
+        config.set(IN_FLIGHT, "1");
+    }
+    config
+}
+
+/// What the two kinds of producers have in common.
+fn any_producer(kafka: &KafkaSettings, memory: ClientMemory, limits: RecordLimits) -> ClientConfig {
     let mut config = base(kafka, "worker");
     // Each with the other name that librdkafka has for it: who sets one of them has set it.
     let defaults = [
         // Long enough to fill batches under load, short enough not to show in the latency.
         ("linger.ms", "queue.buffering.max.ms", "1".to_owned()),
         ("compression.type", "compression.codec", "lz4".to_owned()),
-        // With more, librdkafka's thread never sleeps while records of an idempotent producer wait
-        // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
-        // half of the processor time where the broker is the limit. Nothing is lost by it but a
-        // round trip: a broker takes the requests of a connection one after the other.
-        (IN_FLIGHT, "max.in.flight", "1".to_owned()),
         // The bytes are the limit, not the count.
         ("queue.buffering.max.messages", "", "500000".to_owned()),
         (
@@ -170,19 +178,16 @@ pub(super) fn producer(
     config
 }
 
-/// A worker's producer whose records are committed together with the offsets.
+/// A worker's producer whose records are committed together with the offsets. It has librdkafka's
+/// own number of requests in flight, which the chaos runs were made with: with one, a producer whose
+/// broker had restarted once went on for a minute without delivering, for a reason not found.
 pub(super) fn transactional_producer(
     kafka: &KafkaSettings,
     memory: ClientMemory,
     limits: RecordLimits,
     id: &str,
 ) -> ClientConfig {
-    let mut config = producer(kafka, memory, limits);
-    if !kafka.client.contains_key(IN_FLIGHT) {
-        // librdkafka's own default, which the chaos runs of transactions were made with. With 1, a
-        // producer whose broker had restarted once went on for a minute without delivering.
-        config.remove(IN_FLIGHT);
-    }
+    let mut config = any_producer(kafka, memory, limits);
     let timeout = kafka.transaction_timeout().as_millis().to_string();
     config
         .set("transactional.id", id)
