@@ -71,6 +71,7 @@ const HINTS: usize = 1024;
 
 impl Scratch {
     /// Where it is remembered what the event's key number `place` means.
+    #[inline]
     fn hint(&mut self, place: usize) -> &mut usize {
         if place >= self.hints.len() {
             if place >= HINTS {

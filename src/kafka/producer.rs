@@ -199,6 +199,19 @@ impl Producer {
         self.client.serve(timeout, |report| delivered.take(report));
     }
 
+    /// From now on records whose tokens have `slot` for their highest 16 bits carry `headers`, with or
+    /// without others behind them: what [`Self::template`] gives.
+    pub fn set_template(&self, slot: u16, headers: RecordHeaders) {
+        if let Some(headers) = headers.0 {
+            self.client.set_template(slot, headers);
+        }
+    }
+
+    /// The headers of the template, for one record; none where there is no template.
+    pub fn template(&self) -> RecordHeaders {
+        RecordHeaders(self.client.template())
+    }
+
     /// Records sent and not yet acknowledged.
     pub fn in_flight(&self) -> u64 {
         self.sent.get() - self.delivered().count

@@ -37,7 +37,7 @@ impl Session<'_> {
         record: &InputRecord<'_>,
         text: &[u8],
     ) -> Step<Result<(), RowError>> {
-        let mut headers = self.active.headers.clone();
+        let mut headers = self.producer.template();
         let mut size = record_size(record.key(), Some(text), &[]) + 256;
         for (name, value) in record.headers().filter(|(name, _)| passes_through(name)) {
             size += name.len() + value.map_or(0, <[u8]>::len) + 10;

@@ -74,8 +74,6 @@ pub(super) enum Rebalance {
 
 /// The version that scores now, with everything that is made once for it.
 pub(super) struct Active {
-    /// The headers of its predictions: made once, copied for each record.
-    pub(super) headers: RecordHeaders,
     pub(super) scorer: Scorer,
     pub(super) metrics: VersionMetrics,
     /// Tells acknowledgements of this version from those of earlier ones.
@@ -156,17 +154,22 @@ impl Active {
             )
         })?;
         let metrics = metrics.version(serving.model.as_str(), serving.version.as_str());
-        let headers = RecordHeaders::new(3)
-            .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
-            .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
-            .with(MODEL_DIGEST, Some(serving.digest.to_string().as_bytes()));
         Ok(Self {
-            headers,
             scorer,
             metrics,
             slot,
             serving,
         })
+    }
+
+    /// Has `producer` give predictions the headers of this version.
+    pub(super) fn set_headers(&self, producer: &Producer) {
+        let serving = &self.serving;
+        let headers = RecordHeaders::new(3)
+            .with(MODEL_NAME, Some(serving.model.as_str().as_bytes()))
+            .with(MODEL_VERSION, Some(serving.version.as_str().as_bytes()))
+            .with(MODEL_DIGEST, Some(serving.digest.to_string().as_bytes()));
+        producer.set_template(self.slot, headers);
     }
 }
 
@@ -241,6 +244,7 @@ impl Session<'_> {
             revision = next.serving.revision,
             "swapped model {}", self.settings.model
         );
+        next.set_headers(&self.producer);
         let last = std::mem::replace(&mut self.active, next);
         self.versions.push_back((last.slot, last.metrics));
         while self.versions.len() > KEPT_VERSIONS {

@@ -199,6 +199,7 @@ impl Worker {
     }
 
     fn session(&self, source: &Source, producer: Producer, active: Active) -> Exit {
+        active.set_headers(&producer);
         let now = Instant::now();
         let mut session = Session {
             settings: &self.settings,

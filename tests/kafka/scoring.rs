@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
+use swapstream::record::Header;
 
 use crate::support::Broker;
 use crate::support::bin;
@@ -25,6 +26,10 @@ pub fn trials() -> Vec<Trial> {
         on_shared_broker(
             "keys_headers_and_timestamps_travel",
             keys_headers_and_timestamps_travel,
+        ),
+        on_shared_broker(
+            "headers_stay_with_their_records",
+            headers_stay_with_their_records,
         ),
         on_shared_broker("no_model_no_consumption", no_model_no_consumption),
     ]
@@ -264,12 +269,12 @@ fn keys_headers_and_timestamps_travel(broker: &'static Broker) -> TestResult {
     let instance = world.start_ready("a");
     let sample = events();
     let headers = vec![
-        swapstream::record::Header::text("traceparent", "00-abc-def-01"),
-        swapstream::record::Header {
+        Header::text("traceparent", "00-abc-def-01"),
+        Header {
             key: "empty".into(),
             value: None,
         },
-        swapstream::record::Header::text("traceparent", "twice"),
+        Header::text("traceparent", "twice"),
     ];
     world.produce_with_headers([(2, Some(&b"UA1"[..]), Some(sample[0].as_slice()), headers)]);
     let out = world.read(&world.output(), 1);
@@ -304,6 +309,70 @@ fn keys_headers_and_timestamps_travel(broker: &'static Broker) -> TestResult {
     assert_eq!(value["schema"], "swapstream.prediction/v1");
     let digest = value["digest"].as_str();
     assert_eq!(digest, header(record, "model-digest"));
+    Ok(())
+}
+
+/// Headers of acknowledged records are used again: those of one record must not get to another one,
+/// nor those of one version to the predictions of the next.
+fn headers_stay_with_their_records(broker: &'static Broker) -> TestResult {
+    const ROUND: usize = 600;
+    let world = World::new(broker, 2);
+    for version in ["1", "2"] {
+        world.publish(&format!("v{version}"), version).ok();
+    }
+    world.deploy("1");
+    let instance = world.start_ready("a");
+    let sample = events();
+    let mut tail = world.tail(&world.output());
+    let mut serving = "1";
+    for round in 0..6 {
+        let records = (0..ROUND).map(|i| {
+            let number = round * ROUND + i;
+            let traced = number % 3 == 0;
+            let trace = traced.then(|| Header::text("trace", &number.to_string()));
+            // Every seventh is a dead letter, which has headers of its own.
+            let event = if number % 7 == 0 {
+                b"no json".as_slice()
+            } else {
+                sample[number % sample.len()].as_slice()
+            };
+            let key = number.to_string().into_bytes();
+            (key, event, trace.into_iter().collect::<Vec<_>>())
+        });
+        let records: Vec<_> = records.collect();
+        world.produce_with_headers(
+            records
+                .iter()
+                .map(|(key, event, headers)| (0, Some(&key[..]), Some(*event), headers.clone())),
+        );
+        let answered = (0..=round * ROUND + ROUND - 1).filter(|number| number % 7 != 0);
+        tail.until(answered.count(), PATIENCE);
+        if round % 2 == 1 {
+            serving = if serving == "1" { "2" } else { "1" };
+            let revision = world.deploy(serving);
+            instance.wait_serves(revision);
+        }
+    }
+    instance.stop();
+    let mut versions = std::collections::BTreeMap::new();
+    for record in &tail.records {
+        let value: Value = serde_json::from_slice(record.value.as_ref().unwrap())?;
+        let version = value["version"].as_str().unwrap();
+        let mut expected = vec![
+            Header::text("model-name", "late-arrival"),
+            Header::text("model-version", version),
+            Header::text("model-digest", value["digest"].as_str().unwrap()),
+        ];
+        let key = std::str::from_utf8(record.key.as_ref().unwrap())?;
+        if key.parse::<usize>()? % 3 == 0 {
+            expected.push(Header::text("trace", key));
+        }
+        assert_eq!(record.headers, expected);
+        *versions.entry(version.to_owned()).or_insert(0) += 1;
+    }
+    // Four rounds by the first version, two by the second.
+    assert_eq!(versions.len(), 2, "{versions:?}");
+    assert!(versions["1"] > versions["2"], "{versions:?}");
     Ok(())
 }
 

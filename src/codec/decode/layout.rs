@@ -30,6 +30,15 @@ pub(super) struct Field {
     pub(super) name: String,
     pub(super) targets: Vec<Target>,
     pub(super) include: bool,
+    /// Where a number goes if the field fills one cell of a float input and nothing else.
+    pub(super) cell: Option<Cell>,
+}
+
+/// One value of the rows of a column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cell {
+    pub(super) column: usize,
+    pub(super) at: usize,
 }
 
 /// One place that a field fills.
@@ -54,6 +63,19 @@ pub(super) enum Place {
 }
 
 impl Target {
+    /// The cell of floats that it is, if it is one.
+    fn cell(&self) -> Option<Cell> {
+        let at = match &self.place {
+            Place::Cell(index) => *index,
+            Place::Row(shape) if *shape == [1] => 0,
+            _ => return None,
+        };
+        (self.element == ElementType::Float).then_some(Cell {
+            column: self.column,
+            at,
+        })
+    }
+
     /// Where the target lies in a row: its first value, and how many.
     pub(super) fn extent(&self) -> (usize, usize) {
         match &self.place {
@@ -95,6 +117,11 @@ impl Layout {
                     .into_bytes();
                 key.push(b':');
                 layout.include.push(Included { field, key });
+            }
+        }
+        for field in &mut layout.fields {
+            if let [target] = field.targets.as_slice() {
+                field.cell = target.cell();
             }
         }
         layout.paths = Paths::new(layout.fields.iter().map(|field| field.name.as_str()));
@@ -148,6 +175,7 @@ impl Layout {
                 name: name.to_owned(),
                 targets: Vec::new(),
                 include: false,
+                cell: None,
             });
             self.fields.len() - 1
         })

@@ -15,8 +15,9 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Entry {
     key: String,
-    /// Whether the key stands in an event as it is: without characters that JSON escapes.
-    plain: bool,
+    /// The key, its quote and the colon, eight bytes at a time, each with a mask; empty where the key
+    /// does not stand in an event as it is, for characters that JSON escapes.
+    words: Vec<(u64, u64)>,
     /// The field whose name, or the rest of it, this key is.
     pub(super) field: Option<usize>,
     /// The object under this key that fields lie in: its node.
@@ -27,6 +28,38 @@ impl Entry {
     /// The key itself.
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+
+    fn new(key: &str) -> Self {
+        let escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+        let text = if key.bytes().any(escaped) {
+            String::new()
+        } else {
+            format!("{key}\":")
+        };
+        let words = text.as_bytes().chunks(8).map(|part| {
+            let (mut word, mut mask) = ([0; 8], [0; 8]);
+            for ((to, all), from) in word.iter_mut().zip(&mut mask).zip(part) {
+                (*to, *all) = (*from, u8::MAX);
+            }
+            (u64::from_le_bytes(word), u64::from_le_bytes(mask))
+        });
+        Self {
+            key: key.to_owned(),
+            words: words.collect(),
+            field: None,
+            child: None,
+        }
+    }
+
+    /// Whether `text` begins with the key, its quote and a colon. No where `text` ends soon after.
+    #[inline]
+    fn begins(&self, text: &[u8]) -> bool {
+        let (words, _) = text.as_chunks();
+        let mut pairs = self.words.iter().zip(words);
+        words.len() >= self.words.len()
+            && !self.words.is_empty()
+            && pairs.all(|((word, mask), have)| u64::from_le_bytes(*have) & mask == *word)
     }
 }
 
@@ -83,13 +116,7 @@ impl Paths {
         let entries = &mut self.nodes.get_mut(node)?.entries;
         let known = entries.iter().position(|entry| entry.key == key);
         let index = known.unwrap_or_else(|| {
-            let escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
-            entries.push(Entry {
-                key: key.to_owned(),
-                plain: !key.bytes().any(escaped),
-                field: None,
-                child: None,
-            });
+            entries.push(Entry::new(key));
             entries.len() - 1
         });
         entries.get_mut(index)
@@ -115,11 +142,12 @@ impl Paths {
         node.entries.get(index)
     }
 
-    /// The entry `hint` of the event's own keys, if `text` begins with its key and a quote.
-    pub(super) fn guessed(&self, text: &[u8], hint: usize) -> Option<&Entry> {
+    /// The entry `hint` of the event's own keys, if `text` begins with its key, a quote and a colon;
+    /// and how long that is.
+    #[inline]
+    pub(super) fn guessed(&self, text: &[u8], hint: usize) -> Option<(&Entry, usize)> {
         let entry = self.nodes.get(EVENT)?.entries.get(hint)?;
-        let behind = text.strip_prefix(entry.key.as_bytes())?;
-        (entry.plain && behind.first() == Some(&b'"')).then_some(entry)
+        entry.begins(text).then(|| (entry, entry.key.len() + 2))
     }
 
     /// How many nodes there are.

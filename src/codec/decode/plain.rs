@@ -6,7 +6,7 @@
 //! as that one does, bit for bit; a property test holds the two together.
 
 use super::Scratch;
-use super::layout::{Field, Layout, Place, Target, fill};
+use super::layout::{Cell, Field, Layout, Place, Target, fill};
 use super::number::{decimal, floats};
 use super::paths::Entry;
 use super::scalar::{Scalar, write};
@@ -117,15 +117,15 @@ impl<'a> Pass<'a> {
         let layout = self.layout;
         let hint = self.scratch.hint(place);
         let rest = self.bytes.get(self.at..)?;
-        let found = if let Some(entry) = layout.paths.guessed(rest, *hint) {
-            self.at += entry.key().len() + 1;
-            Key::Read(entry)
-        } else {
-            let key = self.text.get(self.at..self.at + plain_len(rest)?)?;
-            self.at += key.len() + 1;
-            let entry = layout.paths.find_hinted(key, hint);
-            entry.map_or(Key::Unread, Key::Read)
-        };
+        if let Some((entry, length)) = layout.paths.guessed(rest, *hint) {
+            self.at += length;
+            self.space();
+            return Some(Key::Read(entry));
+        }
+        let key = self.text.get(self.at..self.at + plain_len(rest)?)?;
+        self.at += key.len() + 1;
+        let entry = layout.paths.find_hinted(key, hint);
+        let found = entry.map_or(Key::Unread, Key::Read);
         self.space();
         self.take(b':')?;
         self.space();
@@ -142,6 +142,14 @@ impl<'a> Pass<'a> {
         let layout = self.layout;
         let field = layout.fields.get(index)?;
         let start = self.at;
+        if let Some(cell) = &field.cell
+            && self.cell(cell).is_some()
+        {
+            if field.include {
+                *self.scratch.spans.get_mut(index)? = start..self.at;
+            }
+            return Some(());
+        }
         if field.targets.is_empty() {
             match self.byte()? {
                 b'n' => self.literal(b"null")?,
@@ -155,6 +163,20 @@ impl<'a> Pass<'a> {
         if field.include {
             *self.scratch.spans.get_mut(index)? = start..self.at;
         }
+        Some(())
+    }
+
+    /// A number without an exponent into a cell of floats. `None`, and nothing done, for all else.
+    #[inline]
+    fn cell(&mut self, cell: &Cell) -> Option<()> {
+        let (decimal, length) = decimal(self.rest())?;
+        let value = decimal.single()?;
+        let column = self.batch.columns.get_mut(cell.column)?;
+        let Values::Float(values) = &mut column.values else {
+            return None;
+        };
+        *values.get_mut(self.batch.rows * column.row_len + cell.at)? = value;
+        self.at += length;
         Some(())
     }
 

@@ -43,6 +43,12 @@ impl Headers {
         made(unsafe { sys::rd_kafka_headers_copy(self.0.as_ptr()) })
     }
 
+    /// How many there are.
+    fn count(&self) -> usize {
+        // SAFETY: the headers are ours and live.
+        unsafe { sys::rd_kafka_header_cnt(self.0.as_ptr()) }
+    }
+
     pub(in crate::kafka) fn add(&mut self, name: &str, value: Option<&[u8]>) {
         let bytes = value.map_or(std::ptr::null(), <[u8]>::as_ptr);
         let len = value.map_or(0, <[u8]>::len) as isize;
@@ -59,6 +65,9 @@ impl Headers {
     }
 }
 
+/// Where a token's highest 16 bits begin.
+const SLOT_SHIFT: u32 = usize::BITS - u16::BITS;
+
 /// A record to send; its bytes are copied.
 pub(in crate::kafka) struct RawOutgoing<'a> {
     pub(in crate::kafka) topic: &'a str,
@@ -69,10 +78,34 @@ pub(in crate::kafka) struct RawOutgoing<'a> {
     pub(in crate::kafka) token: usize,
 }
 
+/// Headers that most records carry, and copies of them that acknowledged records gave back: a copy is
+/// eight allocations.
+struct Template {
+    /// The highest bits of the tokens of records with these headers.
+    slot: u16,
+    headers: Headers,
+    count: usize,
+    copies: Vec<Headers>,
+}
+
+/// As many copies as one acknowledgement of a batch gives back.
+const KEPT_COPIES: usize = 10_000;
+
+impl Template {
+    /// Takes back the headers of an acknowledged record, unless something was added to them.
+    fn give_back(&mut self, token: usize, headers: Headers) {
+        let ours = token >> SLOT_SHIFT == usize::from(self.slot);
+        if ours && self.copies.len() < KEPT_COPIES && headers.count() == self.count {
+            self.copies.push(headers);
+        }
+    }
+}
+
 /// A producer with references to its queue and its topics, which are given back before the producer is
 /// closed.
 pub(in crate::kafka) struct Sender<C: ProducerContext + 'static> {
     topics: RefCell<Vec<(String, Topic)>>,
+    template: RefCell<Option<Template>>,
     queue: Queue,
     producer: BaseProducer<C>,
 }
@@ -104,9 +137,30 @@ impl<C: ProducerContext> Sender<C> {
             unsafe { Queue::owned(sys::rd_kafka_queue_get_main(producer.client().native_ptr())) }?;
         Ok(Self {
             topics: RefCell::default(),
+            template: RefCell::default(),
             queue,
             producer,
         })
+    }
+
+    /// From now on records whose tokens have `slot` for their highest 16 bits carry these headers, with
+    /// or without others behind them.
+    pub(in crate::kafka) fn set_template(&self, slot: u16, headers: Headers) {
+        let count = headers.count();
+        *self.template.borrow_mut() = Some(Template {
+            slot,
+            headers,
+            count,
+            copies: Vec::new(),
+        });
+    }
+
+    /// The template's headers, for one record.
+    pub(in crate::kafka) fn template(&self) -> Option<Headers> {
+        let mut template = self.template.borrow_mut();
+        let template = template.as_mut()?;
+        let back = template.copies.pop();
+        Some(back.unwrap_or_else(|| template.headers.copy()))
     }
 
     fn topic(&self, name: &str) -> Result<*mut sys::rd_kafka_topic_t, ClientError> {
@@ -227,7 +281,7 @@ impl<C: ProducerContext> Sender<C> {
             };
             if event.kind() == sys::RD_KAFKA_EVENT_DR {
                 any = true;
-                reports(&event, &mut take);
+                reports(&event, self.template.borrow_mut().as_mut(), &mut take);
             } else {
                 event.tell(self.producer.client().context().as_ref());
             }
@@ -238,17 +292,28 @@ impl<C: ProducerContext> Sender<C> {
     }
 }
 
-/// Reads the reports of an event.
-fn reports(event: &Event, take: &mut impl FnMut(Result<usize, (ClientError, String)>)) {
+/// Reads the reports of an event; headers of acknowledged records go back to the template.
+fn reports(
+    event: &Event,
+    mut template: Option<&mut Template>,
+    take: &mut impl FnMut(Result<usize, (ClientError, String)>),
+) {
     loop {
         // SAFETY: the event is live; its messages live as long, and have a topic with a name.
         let report = unsafe {
-            let Some(message) = sys::rd_kafka_event_message_next(event.0.as_ptr()).as_ref() else {
+            let raw = sys::rd_kafka_event_message_next(event.0.as_ptr());
+            let Some(message) = raw.as_ref() else {
                 return;
             };
+            let token = message._private as usize;
             match message.err {
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    Ok(message._private as usize)
+                    if let Some(template) = &mut template
+                        && let Some(headers) = detach(raw.cast_mut())
+                    {
+                        template.give_back(token, headers);
+                    }
+                    Ok(token)
                 }
                 error => {
                     let topic = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt));
@@ -259,4 +324,16 @@ fn reports(event: &Event, take: &mut impl FnMut(Result<usize, (ClientError, Stri
         };
         take(report);
     }
+}
+
+/// Takes the headers out of an acknowledged record, if it has any.
+///
+/// # Safety
+/// `message` points to a live message.
+unsafe fn detach(message: *mut sys::rd_kafka_message_t) -> Option<Headers> {
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: promised by the caller; the out-pointer is valid for writes, and what it receives is ours.
+    let found = unsafe { sys::rd_kafka_message_detach_headers(message, &raw mut headers) };
+    let none = found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    NonNull::new(headers).filter(|_| !none).map(Headers)
 }
