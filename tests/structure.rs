@@ -144,6 +144,7 @@ fn each_foreign_world_has_one_door() {
         let may = [
             "kafka/ffi.rs",
             "kafka/ffi/consume.rs",
+            "kafka/ffi/log.rs",
             "kafka/ffi/produce.rs",
             "runtime/ops/trees/kernel.rs",
             "runtime/ops/wide.rs",

@@ -53,13 +53,13 @@ impl Admin {
     }
 
     fn error(&self, context: String, error: &ClientError) -> KafkaError {
-        ffi::hear(self.client.inner());
+        ffi::log::hear(self.client.inner());
         KafkaError::client(context, error).with_cause(self.client.inner().context().last_error())
     }
 
     /// Number of partitions of `name`; `None` where there is no such topic.
     pub fn partitions(&self, name: &str, timeout: Duration) -> Result<Option<i32>, KafkaError> {
-        ffi::hear(self.client.inner());
+        ffi::log::hear(self.client.inner());
         let context = || format!("looking up topic {name:?}");
         let metadata = self
             .client

@@ -12,7 +12,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::LogContext;
-use super::ffi::{self, LogPoll};
+use super::ffi::log::{self, LogPoll};
 use super::{ErrorKind, KafkaError, KafkaSettings, properties};
 use crate::record::OwnedRecord;
 
@@ -97,7 +97,7 @@ impl LogReader {
 
     /// An error of a request, with the cause that lies in the queue of what is polled.
     fn request_error(&self, doing: &str, error: &ClientError) -> KafkaError {
-        while let Some(polled) = ffi::poll_log(&self.consumer, Duration::ZERO) {
+        while let Some(polled) = log::poll_log(&self.consumer, Duration::ZERO) {
             self.polled.borrow_mut().push_back(polled);
         }
         self.error(doing, error)
@@ -155,7 +155,7 @@ impl LogReader {
             self.assign(start)?;
         }
         let waiting = self.polled.get_mut().pop_front();
-        match waiting.or_else(|| ffi::poll_log(&self.consumer, timeout)) {
+        match waiting.or_else(|| log::poll_log(&self.consumer, timeout)) {
             None | Some(LogPoll::Heard) => Ok(LogEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(LogEvent::Record(record)),
             Some(LogPoll::EndOfPartition(_, next)) => Ok(LogEvent::EndOfLog { next }),

@@ -12,7 +12,10 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use super::context::{LogContext, log_through};
 use super::error::kind_of;
 use super::ffi::produce::{Headers, RawOutgoing, Sender};
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, properties};
+use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, ffi, properties};
+
+/// Where the slot in a token begins.
+pub const SLOT_SHIFT: u32 = ffi::produce::SLOT_SHIFT;
 
 /// Headers of an outgoing record.
 #[derive(Debug)]
@@ -32,12 +35,6 @@ impl RecordHeaders {
     }
 }
 
-impl Clone for RecordHeaders {
-    fn clone(&self) -> Self {
-        Self(self.0.as_ref().map(Headers::copy))
-    }
-}
-
 /// A record to send; its bytes are copied.
 #[derive(Debug)]
 pub struct OutgoingRecord<'a> {
@@ -53,7 +50,8 @@ pub struct OutgoingRecord<'a> {
     pub timestamp: Option<i64>,
     /// The headers.
     pub headers: RecordHeaders,
-    /// Comes back when the record is acknowledged.
+    /// Comes back when the record is acknowledged. Its highest 16 bits, from [`SLOT_SHIFT`] on, are the
+    /// slot: another one than the template's, unless the headers begin with those of the template.
     pub token: u64,
 }
 
@@ -77,10 +75,10 @@ struct Delivered {
 }
 
 impl Delivered {
-    fn take(&mut self, report: Result<usize, (ClientError, String)>) {
+    fn take(&mut self, report: Result<u64, (ClientError, String)>) {
         self.count += 1;
         match report {
-            Ok(token) => self.tokens.push(token as u64),
+            Ok(token) => self.tokens.push(token),
             Err((error, topic)) => {
                 self.failure.get_or_insert((topic, error));
             }
@@ -104,7 +102,7 @@ impl ProducerContext for Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         delivered.take(match result {
-            Ok(_) => Ok(token),
+            Ok(_) => Ok(token as u64),
             Err((error, record)) => Err((error.clone(), record.topic().to_owned())),
         });
     }
@@ -172,7 +170,7 @@ impl Producer {
             key: record.key,
             value: record.value,
             timestamp: record.timestamp,
-            token: record.token as usize,
+            token: record.token,
         };
         match self.client.send(&out, record.headers.0.take()) {
             Ok(()) => {
@@ -199,8 +197,8 @@ impl Producer {
         self.client.serve(timeout, |report| delivered.take(report));
     }
 
-    /// From now on records whose tokens have `slot` for their highest 16 bits carry `headers`, with or
-    /// without others behind them: what [`Self::template`] gives.
+    /// From now on records whose tokens have this slot carry `headers`, with or without others behind
+    /// them: what [`Self::template`] gives. A slot is used again only when no record of it is in flight.
     pub fn set_template(&self, slot: u16, headers: RecordHeaders) {
         if let Some(headers) = headers.0 {
             self.client.set_template(slot, headers);

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::LogContext;
-use super::ffi::{self, LogPoll};
+use super::ffi::log::{self, LogPoll};
 use super::{KafkaError, KafkaSettings, properties};
 use crate::record::{OwnedRecord, TopicPartition};
 
@@ -114,7 +114,7 @@ impl TopicReader {
     /// # Errors
     /// What Kafka says; of the retriable kind where reading goes on by itself.
     pub fn poll(&mut self, timeout: Duration) -> Result<TopicEvent, KafkaError> {
-        match ffi::poll_log(&self.consumer, timeout) {
+        match log::poll_log(&self.consumer, timeout) {
             None | Some(LogPoll::Heard) => Ok(TopicEvent::Idle),
             Some(LogPoll::Record(record)) => Ok(TopicEvent::Record(record)),
             Some(LogPoll::EndOfPartition(tp, next)) => {

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::ErrorPolicy;
 use super::session::{Exit, Session, Step};
 use crate::codec::{DeadLetter, InputRef, RowError, Stage, passes_through, record_size};
-use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SendError};
+use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SLOT_SHIFT, SendError};
 use crate::record::Header;
 
-/// The low bits of a token hold the input's timestamp, the high ones the version's slot.
-const TIMESTAMP_BITS: u32 = 48;
+/// The bits of a token below the version's slot hold the input's timestamp.
+const TIMESTAMP: u64 = (1 << SLOT_SHIFT) - 1;
 /// Token of a record whose latency is not measured.
 const UNMEASURED: u64 = 0;
 
@@ -49,8 +49,7 @@ impl Session<'_> {
         }
         let origin = record.origin();
         let timestamp = origin.timestamp.unwrap_or(0).max(0) as u64;
-        let token =
-            u64::from(self.active.slot) << TIMESTAMP_BITS | timestamp & ((1 << TIMESTAMP_BITS) - 1);
+        let token = u64::from(self.active.slot) << SLOT_SHIFT | timestamp & TIMESTAMP;
         let settings = self.settings;
         let routes = &self.topics.output_routes;
         self.send(OutgoingRecord {
@@ -186,8 +185,8 @@ impl Session<'_> {
         let latencies = active.metrics.end_to_end.local();
         let mut predictions = 0;
         for token in self.tokens.drain(..).filter(|token| *token != UNMEASURED) {
-            let slot = (token >> TIMESTAMP_BITS) as u16;
-            let sent_at = token & ((1 << TIMESTAMP_BITS) - 1);
+            let slot = (token >> SLOT_SHIFT) as u16;
+            let sent_at = token & TIMESTAMP;
             let latency = || now.saturating_sub(sent_at) as f64 / 1000.0;
             if slot == active.slot {
                 predictions += 1;

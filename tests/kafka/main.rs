@@ -31,6 +31,7 @@ mod object_store;
 mod observability;
 mod onnx;
 mod operators;
+mod policies;
 mod publish;
 mod readers;
 mod rebuild;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     trials.extend(operators::trials());
     trials.extend(bad_events::trials());
     trials.extend(dlq::trials());
+    trials.extend(policies::trials());
     trials.extend(fence::trials());
     trials.extend(several::trials());
     trials.extend(logs::trials());

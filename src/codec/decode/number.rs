@@ -1,7 +1,8 @@
 //! Short decimal numbers, read eight digits at a time: most numbers of events are of this kind.
 //!
 //! What is accepted has the same bits as with `str::parse`: a mantissa below 2^53 and a power of ten
-//! up to 10^22 are both exact doubles, so that one division rounds once.
+//! up to 10^22 are both exact doubles, so that one division rounds once. A float takes longer ones too,
+//! where what the roundings leave open is not what decides.
 
 use std::ops::Range;
 
@@ -49,9 +50,7 @@ impl Decimal {
         };
         Some(if self.negative { -value } else { value })
     }
-}
 
-impl Decimal {
     /// The nearest double, rounded to a float; `None` where it is too near the middle of two floats to
     /// tell without that double.
     #[inline]
@@ -176,7 +175,7 @@ fn number(bytes: &[u8], place: Range<usize>) -> Option<f32> {
     // One digit, a point and up to 16 more is what most numbers of long lists are.
     if window.get(1) != Some(&b'.') || first > 9 || behind.wrapping_sub(1) > 15 {
         let (decimal, length) = short(window)?;
-        return (length == place.len()).then(|| decimal.single())?;
+        return decimal.single().filter(|_| length == place.len());
     }
     let (front, rest) = (behind.min(8), behind.saturating_sub(8));
     let [front_word, rest_word] = [word(window, 2)?, word(window, 10)?];
@@ -195,8 +194,8 @@ fn word(window: &[u8; WINDOW], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*eight))
 }
 
-/// Bytes in which [`short`] finds a number: sign, 8 digits, point, 16 digits, separator, and what is
-/// read besides.
+/// Bytes in which [`short`] finds a number: sign, 8 digits, point, 16 digits, the byte behind them, and
+/// what is read besides.
 const WINDOW: usize = 32;
 
 /// The number that `window` begins with, of at most 8 digits before and 16 behind the point, and its
@@ -329,6 +328,29 @@ mod tests {
             "0.1234567890123456789",
         ] {
             assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn longer_numbers_are_floats_at_once_unless_near_a_middle() {
+        let single =
+            |text: &str| decimal(text.as_bytes()).and_then(|(decimal, _)| decimal.single());
+        for text in [
+            "1015.4000244140625",
+            "9.206239700317383",
+            "9007199254740993",
+        ] {
+            let double: f64 = text.parse().unwrap();
+            assert_eq!(single(text), Some(double as f32), "{text}");
+            assert_eq!(read(text), None, "one rounding does not give {text}");
+        }
+        // Between 1 and the next float, and the doubles beside it.
+        for text in [
+            "1.0000000596046447",
+            "1.0000000596046448",
+            "1.0000000596046450",
+        ] {
+            assert_eq!(single(text), None, "{text}");
         }
     }
 

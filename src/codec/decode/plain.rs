@@ -142,14 +142,20 @@ impl<'a> Pass<'a> {
         let layout = self.layout;
         let field = layout.fields.get(index)?;
         let start = self.at;
-        if let Some(cell) = &field.cell
-            && self.cell(cell).is_some()
-        {
-            if field.include {
-                *self.scratch.spans.get_mut(index)? = start..self.at;
-            }
-            return Some(());
+        let in_cell = field.cell.as_ref().and_then(|cell| self.cell(cell));
+        if in_cell.is_none() {
+            self.targets(field)?;
         }
+        if field.include {
+            *self.scratch.spans.get_mut(index)? = start..self.at;
+        }
+        Some(())
+    }
+
+    /// The value, into everything that the field fills.
+    #[inline]
+    fn targets(&mut self, field: &'a Field) -> Option<()> {
+        let start = self.at;
         if field.targets.is_empty() {
             match self.byte()? {
                 b'n' => self.literal(b"null")?,
@@ -159,9 +165,6 @@ impl<'a> Pass<'a> {
         for target in &field.targets {
             self.at = start;
             self.target(field, target)?;
-        }
-        if field.include {
-            *self.scratch.spans.get_mut(index)? = start..self.at;
         }
         Some(())
     }

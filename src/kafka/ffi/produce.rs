@@ -65,8 +65,8 @@ impl Headers {
     }
 }
 
-/// Where a token's highest 16 bits begin.
-const SLOT_SHIFT: u32 = usize::BITS - u16::BITS;
+/// Where the highest 16 bits of a token begin: the slot, which says whose headers a record has.
+pub(in crate::kafka) const SLOT_SHIFT: u32 = 48;
 
 /// A record to send; its bytes are copied.
 pub(in crate::kafka) struct RawOutgoing<'a> {
@@ -75,26 +75,52 @@ pub(in crate::kafka) struct RawOutgoing<'a> {
     pub(in crate::kafka) key: Option<&'a [u8]>,
     pub(in crate::kafka) value: Option<&'a [u8]>,
     pub(in crate::kafka) timestamp: Option<i64>,
-    pub(in crate::kafka) token: usize,
+    pub(in crate::kafka) token: u64,
 }
 
 /// Headers that most records carry, and copies of them that acknowledged records gave back: a copy is
 /// eight allocations.
 struct Template {
-    /// The highest bits of the tokens of records with these headers.
+    /// The slot of records with these headers.
     slot: u16,
     headers: Headers,
     count: usize,
     copies: Vec<Headers>,
+    /// Copies of earlier templates. They are freed a few at a time: all at once would hold up the
+    /// first records of a version.
+    stale: Vec<Headers>,
 }
 
-/// As many copies as one acknowledgement of a batch gives back.
+/// As many copies as the acknowledgement of one batch gives back: 5 MB.
 const KEPT_COPIES: usize = 10_000;
 
 impl Template {
+    fn new(slot: u16, headers: Headers, last: Option<Self>) -> Self {
+        let stale = last.map(|last| {
+            let mut stale = last.stale;
+            stale.extend(last.copies);
+            stale
+        });
+        Self {
+            slot,
+            count: headers.count(),
+            headers,
+            copies: Vec::new(),
+            stale: stale.unwrap_or_default(),
+        }
+    }
+
+    /// The headers for one record.
+    fn take(&mut self) -> Headers {
+        let left = self.stale.len().saturating_sub(2);
+        self.stale.truncate(left);
+        let back = self.copies.pop();
+        back.unwrap_or_else(|| self.headers.copy())
+    }
+
     /// Takes back the headers of an acknowledged record, unless something was added to them.
-    fn give_back(&mut self, token: usize, headers: Headers) {
-        let ours = token >> SLOT_SHIFT == usize::from(self.slot);
+    fn give_back(&mut self, token: u64, headers: Headers) {
+        let ours = token >> SLOT_SHIFT == u64::from(self.slot);
         if ours && self.copies.len() < KEPT_COPIES && headers.count() == self.count {
             self.copies.push(headers);
         }
@@ -143,24 +169,15 @@ impl<C: ProducerContext> Sender<C> {
         })
     }
 
-    /// From now on records whose tokens have `slot` for their highest 16 bits carry these headers, with
-    /// or without others behind them.
+    /// From now on records with this slot carry these headers, with or without others behind them.
     pub(in crate::kafka) fn set_template(&self, slot: u16, headers: Headers) {
-        let count = headers.count();
-        *self.template.borrow_mut() = Some(Template {
-            slot,
-            headers,
-            count,
-            copies: Vec::new(),
-        });
+        let mut template = self.template.borrow_mut();
+        *template = Some(Template::new(slot, headers, template.take()));
     }
 
     /// The template's headers, for one record.
     pub(in crate::kafka) fn template(&self) -> Option<Headers> {
-        let mut template = self.template.borrow_mut();
-        let template = template.as_mut()?;
-        let back = template.copies.pop();
-        Some(back.unwrap_or_else(|| template.headers.copy()))
+        self.template.borrow_mut().as_mut().map(Template::take)
     }
 
     fn topic(&self, name: &str) -> Result<*mut sys::rd_kafka_topic_t, ClientError> {
@@ -223,7 +240,7 @@ impl<C: ProducerContext> Sender<C> {
             (
                 T::RD_KAFKA_VTYPE_OPAQUE,
                 Union {
-                    ptr: record.token as *mut c_void,
+                    ptr: record.token as usize as *mut c_void,
                 },
             ),
             // 0 stands for now.
@@ -266,7 +283,7 @@ impl<C: ProducerContext> Sender<C> {
     pub(in crate::kafka) fn serve(
         &self,
         timeout: Duration,
-        mut take: impl FnMut(Result<usize, (ClientError, String)>),
+        mut take: impl FnMut(Result<u64, (ClientError, String)>),
     ) -> bool {
         let mut millis = 0;
         let mut any = false;
@@ -296,7 +313,7 @@ impl<C: ProducerContext> Sender<C> {
 fn reports(
     event: &Event,
     mut template: Option<&mut Template>,
-    take: &mut impl FnMut(Result<usize, (ClientError, String)>),
+    take: &mut impl FnMut(Result<u64, (ClientError, String)>),
 ) {
     loop {
         // SAFETY: the event is live; its messages live as long, and have a topic with a name.
@@ -305,7 +322,7 @@ fn reports(
             let Some(message) = raw.as_ref() else {
                 return;
             };
-            let token = message._private as usize;
+            let token = message._private as usize as u64;
             match message.err {
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     if let Some(template) = &mut template
@@ -336,4 +353,58 @@ unsafe fn detach(message: *mut sys::rd_kafka_message_t) -> Option<Headers> {
     let found = unsafe { sys::rd_kafka_message_detach_headers(message, &raw mut headers) };
     let none = found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
     NonNull::new(headers).filter(|_| !none).map(Headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(version: &str) -> Headers {
+        let mut headers = Headers::new(2);
+        headers.add("model-name", Some(b"m"));
+        headers.add("model-version", Some(version.as_bytes()));
+        headers
+    }
+
+    fn version(headers: &Headers) -> String {
+        // SAFETY: the headers are live.
+        let found = unsafe { crate::kafka::ffi::header(headers.0.as_ptr(), 1) };
+        String::from_utf8(found.unwrap().1.unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn only_the_templates_own_headers_serve_again() {
+        let token = |slot: u64| (slot << SLOT_SHIFT) + 1_700_000_000_000;
+        let mut template = Template::new(1, headers("1"), None);
+        let given = [template.take(), template.take(), template.take()];
+        for headers in given {
+            template.give_back(token(1), headers);
+        }
+        assert_eq!(template.copies.len(), 3);
+        // What is on its way while the next version comes belongs to the last one.
+        let late = template.take();
+        let mut template = Template::new(2, headers("2"), Some(template));
+        template.give_back(token(1), late);
+        let mut longer = template.take();
+        longer.add("trace", None);
+        template.give_back(token(2), longer);
+        // Of a record without a slot: a dead letter.
+        template.give_back(1, headers("letter"));
+        assert!(template.copies.is_empty());
+        assert_eq!(version(&template.take()), "2");
+        let own = template.take();
+        template.give_back(token(2), own);
+        assert_eq!(template.copies.len(), 1);
+        assert_eq!(version(&template.take()), "2");
+        assert!(template.stale.is_empty(), "freed meanwhile");
+    }
+
+    #[test]
+    fn copies_are_not_kept_without_end() {
+        let mut template = Template::new(1, headers("1"), None);
+        for _ in 0..KEPT_COPIES + 10 {
+            template.give_back(1 << SLOT_SHIFT, headers("1"));
+        }
+        assert_eq!(template.copies.len(), KEPT_COPIES);
+    }
 }
