@@ -69,6 +69,11 @@ use processor::{Job, Kind, Setup};
 use stats::median;
 use workload::Workload;
 
+/// The program's own, for the floors' sake, which are run by this one.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [mode, job] = arguments.as_slice()
