@@ -278,7 +278,7 @@ mod tests {
         let producer = config.create_with_context(Told::default()).unwrap();
         let producer = Sender::new(producer).unwrap();
         producer.client().context().until_failed(|| {
-            producer.serve(Duration::from_millis(20), |_| {});
+            producer.serve(Duration::from_millis(20), |_, _| {});
         });
         config.set("group.id", "g");
         let consumer: BaseConsumer<Told> = config.create_with_context(Told::default()).unwrap();

@@ -22,7 +22,7 @@ pub use admin::{Admin, Created, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
-pub use producer::{OutgoingRecord, Producer, RecordHeaders, SLOT_SHIFT, SendError};
+pub use producer::{OutgoingRecord, Producer, RecordHeaders, SLOT_SHIFT, SendError, TOKEN_BITS};
 #[doc(hidden)]
 pub use properties::worker_properties;
 pub use properties::{ClientMemory, RecordLimits};

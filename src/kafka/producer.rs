@@ -17,6 +17,12 @@ use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, ff
 /// Where the slot in a token begins.
 pub const SLOT_SHIFT: u32 = ffi::produce::SLOT_SHIFT;
 
+/// The bit of a token below the slot: which of two spans the record belongs to.
+const SPAN_SHIFT: u32 = SLOT_SHIFT - 1;
+
+/// The bits of a token below the span: the caller's own.
+pub const TOKEN_BITS: u32 = SPAN_SHIFT;
+
 /// Headers of an outgoing record.
 #[derive(Debug)]
 pub struct RecordHeaders(Option<Headers>);
@@ -51,7 +57,8 @@ pub struct OutgoingRecord<'a> {
     /// The headers.
     pub headers: RecordHeaders,
     /// Comes back when the record is acknowledged. Its highest 16 bits, from [`SLOT_SHIFT`] on, are the
-    /// slot: another one than the template's, unless the headers begin with those of the template.
+    /// slot: another one than the template's, unless the headers begin with those of the template. The
+    /// lowest [`TOKEN_BITS`] are free; the bit between is 0.
     pub token: u64,
 }
 
@@ -68,17 +75,20 @@ pub enum SendError {
 
 #[derive(Debug, Default)]
 struct Delivered {
-    count: u64,
+    /// Answered records of each span.
+    count: [u64; 2],
     tokens: Vec<u64>,
     /// The first failed delivery, and its topic.
     failure: Option<(String, ClientError)>,
 }
 
 impl Delivered {
-    fn take(&mut self, report: Result<u64, (ClientError, String)>) {
-        self.count += 1;
+    fn take(&mut self, token: u64, report: Result<(), (ClientError, String)>) {
+        let [first, second] = &mut self.count;
+        let second_span = token >> SPAN_SHIFT & 1 == 1;
+        *if second_span { second } else { first } += 1;
         match report {
-            Ok(token) => self.tokens.push(token),
+            Ok(()) => self.tokens.push(token & !(1 << SPAN_SHIFT)),
             Err((error, topic)) => {
                 self.failure.get_or_insert((topic, error));
             }
@@ -101,17 +111,21 @@ impl ProducerContext for Context {
             .delivered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        delivered.take(match result {
-            Ok(_) => Ok(token as u64),
+        let report = match result {
+            Ok(_) => Ok(()),
             Err((error, record)) => Err((error.clone(), record.topic().to_owned())),
-        });
+        };
+        delivered.take(token as u64, report);
     }
 }
 
 /// A worker's producer. Not shared: its counters belong to one thread.
 pub struct Producer {
     pub(super) client: Sender<Context>,
-    sent: Cell<u64>,
+    /// Records sent in each span.
+    sent: Cell<[u64; 2]>,
+    /// Which of the two goes on.
+    second_span: Cell<bool>,
     /// How long a transaction may stay open; zero without transactions.
     pub(super) transaction_timeout: Duration,
 }
@@ -146,7 +160,8 @@ impl Producer {
             .map_err(|error| KafkaError::client("creating a producer", &error))?;
         Ok(Self {
             client,
-            sent: Cell::new(0),
+            sent: Cell::default(),
+            second_span: Cell::new(false),
             transaction_timeout: timeout,
         })
     }
@@ -170,11 +185,16 @@ impl Producer {
             key: record.key,
             value: record.value,
             timestamp: record.timestamp,
-            token: record.token,
+            token: record.token | u64::from(self.second_span.get()) << SPAN_SHIFT,
         };
         match self.client.send(&out, record.headers.0.take()) {
             Ok(()) => {
-                self.sent.set(self.sent.get() + 1);
+                let [first, second] = self.sent.get();
+                self.sent.set(if self.second_span.get() {
+                    [first, second + 1]
+                } else {
+                    [first + 1, second]
+                });
                 Ok(())
             }
             Err((error, headers)) => {
@@ -194,7 +214,8 @@ impl Producer {
     /// the first.
     pub fn poll(&self, timeout: Duration) {
         let mut delivered = self.delivered();
-        self.client.serve(timeout, |report| delivered.take(report));
+        self.client
+            .serve(timeout, |token, report| delivered.take(token, report));
     }
 
     /// From now on records whose tokens have this slot carry `headers`, with or without others behind
@@ -212,7 +233,26 @@ impl Producer {
 
     /// Records sent and not yet acknowledged.
     pub fn in_flight(&self) -> u64 {
-        self.sent.get() - self.delivered().count
+        let sum = |of: [u64; 2]| of.iter().sum::<u64>();
+        sum(self.sent.get()) - sum(self.delivered().count)
+    }
+
+    /// Begins a span: [`Self::in_flight_before`] counts what was sent until now. What was sent before the
+    /// last span began must be answered.
+    pub fn begin_span(&self) {
+        debug_assert_eq!(self.in_flight_before(), 0, "two spans at most");
+        self.second_span.set(!self.second_span.get());
+    }
+
+    /// Records sent before the span began and not yet acknowledged. Acknowledgements of different
+    /// partitions overtake each other, so that only counting by span tells when all of one are there.
+    pub fn in_flight_before(&self) -> u64 {
+        let ([first, second], [one, two]) = (self.sent.get(), self.delivered().count);
+        if self.second_span.get() {
+            first - one
+        } else {
+            second - two
+        }
     }
 
     /// Moves the tokens of acknowledged records into `tokens`.
@@ -256,5 +296,24 @@ impl Producer {
     /// What the client last heard from the network, where that was an error.
     pub fn last_error(&self) -> Option<String> {
         self.client.context().log.last_error()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_span_and_tokens_come_back_without_it() {
+        let mut delivered = Delivered::default();
+        let timestamp = 1_790_000_000_000;
+        let token = 7 << SLOT_SHIFT | timestamp;
+        delivered.take(token, Ok(()));
+        delivered.take(token | 1 << SPAN_SHIFT, Ok(()));
+        let error = ClientError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull);
+        delivered.take(1 << SPAN_SHIFT, Err((error, "t".to_owned())));
+        assert_eq!(delivered.count, [1, 2]);
+        assert_eq!(delivered.tokens, [token, token]);
+        assert_eq!(delivered.failure.unwrap().0, "t");
     }
 }

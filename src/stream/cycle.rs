@@ -1,10 +1,12 @@
-//! Commit cycles: everything sent is acknowledged, then the offsets are committed. An
+//! Commit cycles: everything sent is acknowledged, then the offsets are committed. Where offsets are
+//! committed by themselves the next cycle goes on meanwhile, so that no event waits for a commit. An
 //! acknowledgement never passes a failure: the first failed delivery ends the session.
 
 use std::time::{Duration, Instant};
 
 use super::failpoints::fail_point;
 use super::fence;
+use super::partitions::ToCommit;
 use super::session::{Exit, Session, Step};
 use crate::kafka::{KafkaError, Polled};
 use crate::record::NextOffset;
@@ -31,6 +33,32 @@ impl Session<'_> {
             .saturating_sub(self.cycle_start.elapsed())
     }
 
+    /// Ends the cycle without waiting: it is committed by [`Self::settle_cycle`]. Only if the one before
+    /// it is not acknowledged yet, that is waited for. A transaction is committed at once.
+    pub(super) fn turn_cycle(&mut self) -> Step {
+        if self.settings.exactly_once() {
+            return self.end_cycle(None);
+        }
+        if self.partitions.is_closing() {
+            self.wait(None, |session| session.producer.in_flight_before() == 0)?;
+            self.settle_cycle()?;
+        }
+        self.cycle_start = Instant::now();
+        self.partitions
+            .close(std::mem::take(&mut self.cycle_records));
+        self.producer.begin_span();
+        self.settle_cycle()
+    }
+
+    /// Commits the cycle that has ended, if all of it is acknowledged.
+    pub(super) fn settle_cycle(&mut self) -> Step {
+        if !self.partitions.is_closing() || self.producer.in_flight_before() > 0 {
+            return Ok(());
+        }
+        let (offsets, records) = self.partitions.closed();
+        self.commit_offsets(offsets, records)
+    }
+
     /// Ends the cycle: waits for every acknowledgement, then commits. With a deadline it also
     /// waits for the commit's answer, and gives up at the deadline without committing.
     pub(super) fn end_cycle(&mut self, deadline: Option<Instant>) -> Step {
@@ -38,13 +66,20 @@ impl Session<'_> {
         if self.settings.exactly_once() {
             return self.end_transaction(deadline);
         }
-        self.commit_offsets(deadline)
-    }
-
-    fn commit_offsets(&mut self, deadline: Option<Instant>) -> Step {
         self.cycle_start = Instant::now();
         let records = std::mem::take(&mut self.cycle_records);
-        let commit = self.partitions.to_commit();
+        let (offsets, records) = self.partitions.due(records);
+        self.commit_offsets(offsets, records)?;
+        if deadline.is_some() {
+            self.wait(deadline, |session| {
+                session.partitions.commits_under_way() == 0
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Commits offsets up to which everything is acknowledged, for a cycle of `records`. Does not wait.
+    fn commit_offsets(&mut self, commit: Vec<ToCommit>, records: usize) -> Step {
         if !commit.is_empty() {
             let offsets: Vec<(_, NextOffset, String)> = commit
                 .iter()
@@ -62,18 +97,17 @@ impl Session<'_> {
             self.partitions.commit_sent(commit, records);
             fail_point("after-commit");
         }
-        if deadline.is_some() {
-            self.wait(deadline, |session| {
-                session.partitions.commits_under_way() == 0
-            })?;
-        }
         Ok(())
     }
 
     /// While commits fail or are not answered, scoring goes on for one more cycle, and then waits:
     /// a crash must not repeat a whole backlog. Gives whether it waits.
     pub(super) fn hold_back(&mut self) -> Step<bool> {
-        let limit = self.settings.max_cycle_records.saturating_mul(2);
+        // The cycle that goes on, the one whose records are not acknowledged, and the one whose commit
+        // is not answered.
+        let settings = self.settings;
+        let most = settings.max_cycle_records.max(settings.max_batch_size);
+        let limit = most.saturating_mul(3);
         let over = self.cycle_records + self.partitions.unsettled() >= limit;
         if over != self.held_back {
             let running = self.partitions.running();
@@ -90,6 +124,7 @@ impl Session<'_> {
         }
         if over {
             self.serve_producer()?;
+            self.settle_cycle()?;
             match self.source.poll(HELD_BACK_POLL) {
                 Polled::Record(record) => self.stash.push_back(record),
                 event => self.on_event(event)?,

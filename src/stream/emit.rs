@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::ErrorPolicy;
 use super::session::{Exit, Session, Step};
 use crate::codec::{DeadLetter, InputRef, RowError, Stage, passes_through, record_size};
-use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SLOT_SHIFT, SendError};
+use crate::kafka::{InputRecord, OutgoingRecord, RecordHeaders, SLOT_SHIFT, SendError, TOKEN_BITS};
 use crate::record::Header;
 
-/// The bits of a token below the version's slot hold the input's timestamp.
-const TIMESTAMP: u64 = (1 << SLOT_SHIFT) - 1;
+/// The lowest bits of a token hold the input's timestamp.
+const TIMESTAMP: u64 = (1 << TOKEN_BITS) - 1;
 /// Token of a record whose latency is not measured.
 const UNMEASURED: u64 = 0;
 

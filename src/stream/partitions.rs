@@ -47,13 +47,15 @@ pub(super) struct ToCommit {
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
     owned: BTreeMap<TopicPartition, Owned>,
+    /// The cycle that has ended and whose records are not all acknowledged.
+    closing: Option<UnderWay>,
     /// Commits under way, oldest first: answers come in order.
     under_way: VecDeque<UnderWay>,
     /// Records of commits that failed.
     failed: usize,
 }
 
-/// A commit that is not answered.
+/// A commit that is not answered, or not yet sent.
 #[derive(Debug)]
 struct UnderWay {
     offsets: Vec<ToCommit>,
@@ -136,6 +138,10 @@ impl Partitions {
 
     /// Gives partitions up; gives the number that were held back.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) -> usize {
+        if let Some(closing) = &mut self.closing {
+            let kept = |one: &ToCommit| !partitions.contains(&one.partition);
+            closing.offsets.retain(kept);
+        }
         let removed = partitions
             .iter()
             .filter_map(|partition| self.owned.remove(partition));
@@ -170,6 +176,34 @@ impl Partitions {
             .collect()
     }
 
+    /// Ends a cycle of `records`: [`Self::closed`] gives what was done until now, once it is
+    /// acknowledged.
+    pub(super) fn close(&mut self, records: usize) {
+        debug_assert!(self.closing.is_none(), "one cycle at a time");
+        let (offsets, records) = self.due(records);
+        self.closing = Some(UnderWay { offsets, records });
+    }
+
+    /// What a commit now is to hold, after `records` of the cycle that goes on: everything done, what a
+    /// cycle that has ended or a commit that failed has left included. Gives all records that it settles.
+    pub(super) fn due(&mut self, records: usize) -> (Vec<ToCommit>, usize) {
+        let (_, ended) = self.closed();
+        let failed = std::mem::take(&mut self.failed);
+        (self.to_commit(), records + ended + failed)
+    }
+
+    /// Whether a cycle has ended and is not committed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// The cycle that has ended, to be committed: its offsets, of partitions that are still owned, and
+    /// its records.
+    pub(super) fn closed(&mut self) -> (Vec<ToCommit>, usize) {
+        let closing = self.closing.take();
+        closing.map_or_else(Default::default, |cycle| (cycle.offsets, cycle.records))
+    }
+
     /// Newest offset of `partition` in a commit under way.
     fn sent(&self, partition: &TopicPartition) -> Option<NextOffset> {
         let commits = self.under_way.iter().flat_map(|commit| &commit.offsets);
@@ -179,15 +213,16 @@ impl Partitions {
             .max()
     }
 
-    /// Notes that `offsets` are under way, with `records` scored since the last commit.
+    /// Notes that `offsets` are under way, which settle so many `records`.
     pub(super) fn commit_sent(&mut self, offsets: Vec<ToCommit>, records: usize) {
-        let records = records + std::mem::take(&mut self.failed);
         self.under_way.push_back(UnderWay { offsets, records });
     }
 
-    /// Records in commits that failed or are not answered: a crash repeats them.
+    /// Records of ended cycles whose commits are not sent, not answered, or failed: a crash repeats
+    /// them.
     pub(super) fn unsettled(&self) -> usize {
-        let under_way = self.under_way.iter().map(|commit| commit.records);
+        let ended = self.closing.iter().chain(&self.under_way);
+        let under_way = ended.map(|commit| commit.records);
         self.failed + under_way.sum::<usize>()
     }
 
@@ -209,6 +244,7 @@ impl Partitions {
 
     /// Takes back what is not committed: it is to be read again.
     pub(super) fn rewind(&mut self) {
+        self.closing = None;
         for owned in self.owned.values_mut() {
             owned.next = owned.committed.or(owned.start);
         }
@@ -248,15 +284,21 @@ mod tests {
     fn a_start_without_a_commit_is_committed_and_a_failed_commit_is_due_again() {
         let mut partitions = Partitions::default();
         partitions.add(tp(0), None, Some(NextOffset(7)), -1);
-        let commit = partitions.to_commit();
-        assert_eq!(commit[0].next, NextOffset(7));
-        partitions.commit_sent(commit.clone(), 7);
+        let (commit, records) = partitions.due(7);
+        assert_eq!((commit[0].next, records), (NextOffset(7), 7));
+        partitions.commit_sent(commit.clone(), records);
         assert_eq!(partitions.unsettled(), 7);
-        assert!(partitions.to_commit().is_empty());
+        // It does not hold what is under way, and so does not settle it.
+        partitions.close(1);
+        assert_eq!(partitions.unsettled(), 8);
         partitions.commit_answered(false);
+        assert_eq!(partitions.closed(), (Vec::new(), 1));
         assert_eq!(partitions.to_commit(), commit);
         assert_eq!(partitions.unsettled(), 7);
-        partitions.commit_sent(commit, 1);
+        partitions.close(1);
+        let closed = partitions.closed();
+        assert_eq!(closed, (commit, 8));
+        partitions.commit_sent(closed.0, closed.1);
         assert_eq!(partitions.unsettled(), 8);
         partitions.commit_answered(true);
         assert_eq!(partitions.unsettled(), 0);
@@ -316,6 +358,8 @@ mod tests {
         Add(i32),
         Remove(i32),
         Done(i32),
+        Close,
+        Closed,
         Commit,
         Answer(bool),
     }
@@ -325,22 +369,26 @@ mod tests {
             1 => (0..3).prop_map(Step::Add),
             1 => (0..3).prop_map(Step::Remove),
             6 => (0..3).prop_map(Step::Done),
+            2 => Just(Step::Close),
+            2 => Just(Step::Closed),
             2 => Just(Step::Commit),
             2 => any::<bool>().prop_map(Step::Answer),
         ]
     }
 
     proptest! {
-        /// A commit never passes what is done, never goes back while a partition stays owned, and
+        /// A commit never passes what is done, that of a cycle never what was done when it ended, and
+        /// holds nothing that was given up since; none goes back while a partition stays owned, and
         /// after a last answered commit everything done is committed.
         #[test]
         fn commits_follow_what_is_done(steps in prop::collection::vec(step(), 0..200)) {
             let mut partitions = Partitions::default();
             let mut done: BTreeMap<i32, i64> = BTreeMap::new();
             let mut sent: BTreeMap<i32, i64> = BTreeMap::new();
+            let mut at_end: BTreeMap<i32, i64> = BTreeMap::new();
             let commit = |partitions: &mut Partitions, sent: &mut BTreeMap<i32, i64>,
                           done: &BTreeMap<i32, i64>, check: bool| {
-                let commit = partitions.to_commit();
+                let (commit, records) = partitions.due(1);
                 for one in &commit {
                     let p = one.partition.partition;
                     assert_eq!(one.next.0, done[&p]);
@@ -350,7 +398,7 @@ mod tests {
                     sent.insert(p, one.next.0);
                 }
                 if !commit.is_empty() {
-                    partitions.commit_sent(commit, 1);
+                    partitions.commit_sent(commit, records);
                 }
             };
             let mut failed = false;
@@ -364,12 +412,31 @@ mod tests {
                     Step::Remove(p) => {
                         partitions.remove(&[tp(p)]);
                         done.remove(&p);
+                        at_end.remove(&p);
                         failed = true; // answers of the old ownership may still come
                     }
                     Step::Done(p) if done.contains_key(&p) => {
                         let next = done[&p] + 1;
                         partitions.done("t", p, RecordOffset(next - 1), 1);
                         done.insert(p, next);
+                    }
+                    Step::Close if !partitions.is_closing() => {
+                        partitions.close(1);
+                        at_end.clone_from(&done);
+                        prop_assert!(partitions.unsettled() > 0);
+                    }
+                    Step::Closed if partitions.is_closing() => {
+                        let (offsets, records) = partitions.closed();
+                        prop_assert!(records >= 1);
+                        for one in &offsets {
+                            let p = one.partition.partition;
+                            prop_assert_eq!(Some(&one.next.0), at_end.get(&p));
+                            prop_assert!(failed || sent.get(&p).is_none_or(|s| *s < one.next.0));
+                            sent.insert(p, one.next.0);
+                        }
+                        if !offsets.is_empty() {
+                            partitions.commit_sent(offsets, records);
+                        }
                     }
                     Step::Commit => commit(&mut partitions, &mut sent, &done, !failed),
                     Step::Answer(stored) => {

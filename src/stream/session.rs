@@ -212,9 +212,10 @@ impl Session<'_> {
         self.fill_batch()?;
         self.score_batch()?;
         self.serve_producer()?;
+        self.settle_cycle()?;
         let now = Instant::now();
         if self.cycle_due(now) {
-            self.end_cycle(None)?;
+            self.turn_cycle()?;
         }
         if !self.member || now.duration_since(self.lag_at) >= LAG_INTERVAL {
             self.member = self.source.is_member();

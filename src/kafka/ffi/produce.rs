@@ -277,13 +277,13 @@ impl<C: ProducerContext> Sender<C> {
         }
     }
 
-    /// Hands every acknowledgement that is there to `take`: its token, or why its delivery failed and
-    /// the topic. Where there is none it sleeps up to `timeout` for the first. Gives whether there
+    /// Hands every acknowledgement that is there to `take`: its token, and why its delivery failed, if
+    /// it did, with the topic. Where there is none it sleeps up to `timeout` for the first. Gives whether there
     /// were any.
     pub(in crate::kafka) fn serve(
         &self,
         timeout: Duration,
-        mut take: impl FnMut(Result<u64, (ClientError, String)>),
+        mut take: impl FnMut(u64, Result<(), (ClientError, String)>),
     ) -> bool {
         let mut millis = 0;
         let mut any = false;
@@ -313,33 +313,34 @@ impl<C: ProducerContext> Sender<C> {
 fn reports(
     event: &Event,
     mut template: Option<&mut Template>,
-    take: &mut impl FnMut(Result<u64, (ClientError, String)>),
+    take: &mut impl FnMut(u64, Result<(), (ClientError, String)>),
 ) {
     loop {
         // SAFETY: the event is live; its messages live as long, and have a topic with a name.
-        let report = unsafe {
+        let (token, report) = unsafe {
             let raw = sys::rd_kafka_event_message_next(event.0.as_ptr());
             let Some(message) = raw.as_ref() else {
                 return;
             };
             let token = message._private as usize as u64;
-            match message.err {
+            let report = match message.err {
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     if let Some(template) = &mut template
                         && let Some(headers) = detach(raw.cast_mut())
                     {
                         template.give_back(token, headers);
                     }
-                    Ok(token)
+                    Ok(())
                 }
                 error => {
                     let topic = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt));
                     let topic = topic.to_string_lossy().into_owned();
                     Err((ClientError::MessageProduction(error.into()), topic))
                 }
-            }
+            };
+            (token, report)
         };
-        take(report);
+        take(token, report);
     }
 }
 
