@@ -203,6 +203,9 @@ pub fn feeder(bootstrap: &str, linger_ms: &str, compression: &str) -> BaseProduc
         .set("compression.type", compression)
         // Without it a retry changes the order, which says which event a record is.
         .set("enable.idempotence", "true")
+        // With more an idempotent client spins while records wait for the request before them, and the
+        // feeder would take the processors from what it feeds.
+        .set("max.in.flight", "1")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "131072")
         .set("batch.size", "262144")

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -31,7 +32,9 @@ const BATCH: usize = 256;
 /// be half of a short one.
 const WAIT: Duration = Duration::from_millis(50);
 
-struct Context;
+/// Counts answers of even and of odd cycles.
+#[derive(Default)]
+struct Context([AtomicUsize; 2]);
 
 impl ClientContext for Context {}
 impl ConsumerContext for Context {
@@ -44,9 +47,13 @@ impl ConsumerContext for Context {
     }
 }
 impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+    /// Number of the cycle.
+    type DeliveryOpaque = usize;
+    fn delivery(&self, result: &DeliveryResult<'_>, cycle: usize) {
         assert!(result.is_ok(), "{:?}", result.as_ref().err());
+        let [even, odd] = &self.0;
+        let answered = if cycle.is_multiple_of(2) { even } else { odd };
+        answered.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -57,12 +64,12 @@ fn create<T: rdkafka::config::FromClientConfigAndContext<Context>>(
     for (key, value) in properties {
         config.set(key, value);
     }
-    config.create_with_context(Context).unwrap()
+    config.create_with_context(Context::default()).unwrap()
 }
 
 /// Runs as a process of its own until it is killed: consumes, and produces for each record one with
 /// its key, our headers and the bytes of one of our predictions, with our clients' properties and
-/// commit cycle. Written with the rdkafka crate as its users would.
+/// commit cycle: the offsets of one are committed when all of it is acknowledged, while the next goes on. Written with the rdkafka crate as its users would.
 pub fn passthrough(job: &Path) {
     let job: Value = serde_json::from_slice(&std::fs::read(job).unwrap()).unwrap();
     let text = |name: &str| job[name].as_str().unwrap().to_owned();
@@ -87,7 +94,15 @@ pub fn passthrough(job: &Path) {
     let output = text("output_topic");
     consumer.subscribe(&[&text("input_topic")]).unwrap();
     let mut next: HashMap<i32, i64> = HashMap::new();
-    let (mut cycle, mut since, mut sent) = (0, Instant::now(), 0_usize);
+    let (mut since, mut sent) = (Instant::now(), 0_usize);
+    // The cycle that goes on, its records, and what is sent of even and of odd cycles.
+    let (mut cycle, mut records, mut counts) = (0_usize, 0, [0_usize; 2]);
+    // What the cycle that has ended is to commit.
+    let mut ended: Option<TopicPartitionList> = None;
+    let answered = |counts: &[usize; 2], cycle: usize| {
+        let count = &producer.context().0[cycle % 2];
+        count.load(Ordering::Relaxed) == counts[cycle % 2]
+    };
     loop {
         // As ours does, the producer is served once a batch.
         for _ in 0..BATCH {
@@ -108,7 +123,7 @@ pub fn passthrough(job: &Path) {
                     key: "model-digest",
                     value: Some(&digest),
                 });
-            let mut record = BaseRecord::to(&output)
+            let mut record = BaseRecord::with_opaque_to(&output, cycle)
                 .partition(message.partition())
                 .payload(predictions[sent % predictions.len()])
                 .headers(headers);
@@ -122,13 +137,18 @@ pub fn passthrough(job: &Path) {
                 record = back;
             }
             next.insert(message.partition(), message.offset() + 1);
-            cycle += 1;
+            counts[cycle % 2] += 1;
+            records += 1;
         }
         producer.poll(Duration::ZERO);
-        if cycle > 0 && (cycle >= CYCLE_RECORDS || since.elapsed() >= COMMIT_INTERVAL) {
-            while producer.in_flight_count() > 0 {
-                producer.poll(Duration::from_millis(1));
-            }
+        let due = records >= CYCLE_RECORDS || since.elapsed() >= COMMIT_INTERVAL;
+        while due && ended.is_some() && !answered(&counts, cycle + 1) {
+            producer.poll(Duration::from_millis(1));
+        }
+        if let Some(list) = ended.take_if(|_| answered(&counts, cycle + 1)) {
+            consumer.commit(&list, CommitMode::Async).unwrap();
+        }
+        if records > 0 && due {
             let mut list = TopicPartitionList::new();
             for (partition, offset) in &next {
                 list.add_partition_offset(
@@ -138,8 +158,9 @@ pub fn passthrough(job: &Path) {
                 )
                 .unwrap();
             }
-            consumer.commit(&list, CommitMode::Async).unwrap();
-            cycle = 0;
+            ended = Some(list);
+            cycle += 1;
+            records = 0;
             since = Instant::now();
         }
     }

@@ -144,7 +144,7 @@ pub fn run(
 /// Sends events at the plan's rate; gives when each was sent, by partition. Those that are there
 /// already count as sent long ago.
 fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i64>> {
-    let producer = cluster::feeder(job.cluster.bootstrap(), "0", job.workload.compression);
+    let producer = cluster::feeder(job.cluster.bootstrap(), "1", job.workload.compression);
     let mut sent: Vec<Vec<i64>> = vec![vec![0]; PARTITIONS as usize];
     let (start, length) = (Instant::now(), plan.warm_up + plan.counted);
     let mut number = already;

@@ -59,7 +59,26 @@ pub fn run(
 ) -> Option<Window> {
     let output = job.cluster.output_topic("out");
     let running = vec![job.start(kind, input.0, &output, setup)];
-    count(job, running, (input.1, &output), seconds, expected)
+    let warm_up = warm_up(kind, setup.workers);
+    count(
+        job,
+        running,
+        (input.1, &output),
+        (warm_up, seconds),
+        expected,
+    )
+}
+
+/// Until all members of a group share its partitions, which they learn of by a heartbeat, every 3 s, and
+/// then once more: the first to join has all of them.
+const SHARED: Duration = Duration::from_secs(10);
+
+fn warm_up(kind: Kind, members: usize) -> Duration {
+    if members > 1 {
+        SHARED.max(kind.warm_up())
+    } else {
+        kind.warm_up()
+    }
 }
 
 /// Runs `number` of our instances together; their memory and processor time are summed.
@@ -78,7 +97,8 @@ pub fn instances(
         job.instance(Kind::Ours, &name, &group, input, &output, &Setup::default())
     };
     let running = (0..number).map(start).collect();
-    let window = count(job, running, (filled, &output), seconds, expected);
+    let times = (warm_up(Kind::Ours, number), seconds);
+    let window = count(job, running, (filled, &output), times, expected);
     window.expect("enough events")
 }
 
@@ -86,7 +106,7 @@ fn count(
     job: &Job<'_>,
     mut running: Vec<Running>,
     (filled, output): (usize, &str),
-    seconds: u64,
+    (warm_up, seconds): (Duration, u64),
     expected: &[Value],
 ) -> Option<Window> {
     let kind = running[0].kind;
@@ -113,7 +133,7 @@ fn count(
         }
         let start = *first.get_or_insert(now.at);
         match from {
-            None if start.elapsed() >= kind.warm_up() => from = Some(now),
+            None if start.elapsed() >= warm_up => from = Some(now),
             Some(from) if from.at.elapsed() >= Duration::from_secs(seconds) => break now,
             _ if now.count >= last => break now,
             _ => {}
