@@ -107,11 +107,11 @@ impl Cluster {
     /// Fills `topic` with `count` of the workload's events: record n goes to partition
     /// n mod [`PARTITIONS`].
     pub fn fill(&self, topic: &str, workload: &Workload, count: usize) {
-        let producer = feeder(self.bootstrap(), "20", workload.compression);
+        let producer = filler(self.bootstrap(), workload.compression);
         for number in 0..count {
             let (key, value) = &workload.events[number % workload.events.len()];
             let partition = (number % PARTITIONS as usize) as i32;
-            send(&producer, topic, partition, key, value, None);
+            send(&producer, topic, partition, key, value);
         }
         flush(&producer);
     }
@@ -196,16 +196,13 @@ fn client(bootstrap: &str) -> ClientConfig {
 }
 
 /// A producer of input events.
-pub fn feeder(bootstrap: &str, linger_ms: &str, compression: &str) -> BaseProducer {
+fn filler(bootstrap: &str, compression: &str) -> BaseProducer {
     ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .set("linger.ms", linger_ms)
+        .set("linger.ms", "20")
         .set("compression.type", compression)
         // Without it a retry changes the order, which says which event a record is.
         .set("enable.idempotence", "true")
-        // With more an idempotent client spins while records wait for the request before them, and the
-        // feeder would take the processors from what it feeds.
-        .set("max.in.flight", "1")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "131072")
         .set("batch.size", "262144")
@@ -214,19 +211,11 @@ pub fn feeder(bootstrap: &str, linger_ms: &str, compression: &str) -> BaseProduc
 }
 
 /// Takes a record into the producer's queue, waiting for room.
-pub fn send(
-    producer: &BaseProducer,
-    topic: &str,
-    partition: i32,
-    key: &[u8],
-    value: &[u8],
-    timestamp: Option<i64>,
-) {
+fn send(producer: &BaseProducer, topic: &str, partition: i32, key: &[u8], value: &[u8]) {
     let mut record = BaseRecord::to(topic)
         .partition(partition)
         .key(key)
         .payload(value);
-    record.timestamp = timestamp;
     loop {
         match producer.send(record) {
             Ok(()) => break,
@@ -241,6 +230,6 @@ pub fn send(
     }
 }
 
-pub fn flush(producer: &BaseProducer) {
+fn flush(producer: &BaseProducer) {
     producer.flush(PATIENCE).unwrap();
 }

@@ -2,18 +2,15 @@
 //! which the broker appended the output.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cluster::{self, PARTITIONS, PATIENCE};
+use crate::cluster::{PARTITIONS, PATIENCE};
 use crate::processor::{Job, Kind, Running, Setup};
 use crate::stats::Latencies;
 use crate::verify::{self, Answer, Verified};
-use crate::{support, usage};
-
-/// How often the feeder sends what is due.
-const TICK: Duration = Duration::from_millis(1);
+use crate::{feeder, support, usage};
 
 /// What is to be measured.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +89,7 @@ pub fn run(
     let over = AtomicBool::new(false);
     let mut rss_mib = Vec::new();
     let (sent, cpu) = std::thread::scope(|scope| {
-        let feeding = scope.spawn(|| feed(job, &input, first, plan));
+        let feeding = scope.spawn(|| feeder::feed(job, &input, first, plan));
         let beside = scope.spawn(|| {
             std::thread::sleep(plan.warm_up);
             meanwhile(&running, &over);
@@ -139,32 +136,4 @@ pub fn run(
         cpu: cpu.as_secs_f64() * 1e6 / total as f64,
         load,
     }
-}
-
-/// Sends events at the plan's rate; gives when each was sent, by partition. Those that are there
-/// already count as sent long ago.
-fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i64>> {
-    let producer = cluster::feeder(job.cluster.bootstrap(), "1", job.workload.compression);
-    let mut sent: Vec<Vec<i64>> = vec![vec![0]; PARTITIONS as usize];
-    let (start, length) = (Instant::now(), plan.warm_up + plan.counted);
-    let mut number = already;
-    loop {
-        let elapsed = start.elapsed();
-        let due = already + (elapsed.min(length).as_secs_f64() * plan.rate) as usize;
-        while number < due {
-            let (key, value) = &job.workload.events[number % job.workload.events.len()];
-            let partition = number % PARTITIONS as usize;
-            let at = now_millis();
-            cluster::send(&producer, input, partition as i32, key, value, Some(at));
-            sent[partition].push(at);
-            number += 1;
-        }
-        producer.poll(Duration::ZERO);
-        if elapsed >= length {
-            break;
-        }
-        std::thread::park_timeout(TICK);
-    }
-    cluster::flush(&producer);
-    sent
 }

@@ -34,6 +34,7 @@
 
 mod cluster;
 mod compare;
+mod feeder;
 mod floor;
 mod latency;
 mod loads;

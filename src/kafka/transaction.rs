@@ -1,9 +1,9 @@
 //! A worker's transactions: its records and its input offsets are committed together or not at all.
 //!
 //! Each call answers with a [`KafkaError`] whose kind says what the worker does. Calls block, at
-//! most for the time given, except [`Producer::send_offsets`], which librdkafka may keep for as
-//! long as the group coordinator is away: a watchdog has to stand beside it.
+//! most for the time given. A watchdog stands beside them all the same: librdkafka promises little.
 
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use rdkafka::error::KafkaError as ClientError;
@@ -16,6 +16,29 @@ use crate::record::{NextOffset, TopicPartition};
 /// First step of an abort: librdkafka drops what is queued, and waits for acknowledgements that
 /// only this thread can serve.
 const PURGE: Duration = Duration::from_millis(100);
+/// What a call that may hang is given beyond its time.
+const BEYOND: Duration = Duration::from_secs(1);
+
+/// Runs `call` on a thread of its own; nothing where it takes longer than `limit`, and then it is left
+/// behind, with all that it holds.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<Option<T>, std::io::Error> {
+    let (done, wait) = sync_channel(1);
+    let run = move || {
+        // Nobody waits any more where this fails.
+        drop(done.send(call()));
+    };
+    std::thread::Builder::new()
+        .name("transaction".to_owned())
+        .spawn(run)?;
+    match wait.recv_timeout(limit) {
+        Ok(ended) => Ok(Some(ended)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(std::io::Error::other("the call has panicked")),
+    }
+}
 
 impl Producer {
     /// A transactional producer. Does not wait for the broker; to be followed by [`Self::init`].
@@ -39,7 +62,11 @@ impl Producer {
         doing: &str,
         call: impl FnOnce(&BaseProducer<Context>) -> Result<(), ClientError>,
     ) -> Result<(), KafkaError> {
-        call(&self.client).map_err(|error| {
+        self.answer(doing, call(&self.client))
+    }
+
+    fn answer(&self, doing: &str, ended: Result<(), ClientError>) -> Result<(), KafkaError> {
+        ended.map_err(|error| {
             // The crate flushes before it commits; that it could not is no word of the commit.
             let mut found = KafkaError::client(doing, &error);
             if matches!(error, ClientError::Flush(_)) {
@@ -63,6 +90,14 @@ impl Producer {
 
     /// Sends offsets, each with its metadata, into the transaction, as a member of the source's
     /// group: the coordinator refuses them from a member that was left behind.
+    ///
+    /// librdkafka looks for the group's coordinator without a limit of time, and where its question is
+    /// lost while no connection comes or goes it asks no second time (`rd_kafka_coord_req_fsm` waits for
+    /// the next change of a broker's state). So the call gets a thread of its own, and the client is left
+    /// behind with it where it does not return; it must not be used again then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`] for a call that did not return, too.
     pub fn send_offsets(
         &self,
         source: &Source,
@@ -70,9 +105,21 @@ impl Producer {
         timeout: Duration,
     ) -> Result<(), KafkaError> {
         let (list, member) = source.offsets_for_transaction(offsets)?;
-        self.call("sending offsets to the transaction", |p| {
-            p.send_offsets_to_transaction(&list, &member, timeout)
-        })
+        let doing = "sending offsets to the transaction";
+        let client = self.client.shared();
+        let ended = within(timeout + BEYOND, move || {
+            client.send_offsets_to_transaction(&list, &member, timeout)
+        });
+        let hangs = |why: String| {
+            Err(KafkaError::new(ErrorKind::TimedOut, doing, why).with_cause(self.last_error()))
+        };
+        match ended {
+            Ok(Some(ended)) => self.answer(doing, ended),
+            Ok(None) => hangs(format!(
+                "the client has not answered within {timeout:?}, which it may have; it is left behind"
+            )),
+            Err(error) => hangs(format!("no thread for the call: {error}")),
+        }
     }
 
     /// Commits the transaction, all of whose records are acknowledged. After a time-out nobody
@@ -108,5 +155,32 @@ impl Producer {
         abort(timeout.saturating_sub(start.elapsed()).max(PURGE))?;
         self.clear_failure();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_is_left_behind_with_what_it_holds() {
+        assert_eq!(within(Duration::from_secs(60), || 7).unwrap(), Some(7));
+        let held = Arc::new(());
+        let client = Arc::clone(&held);
+        let (release, hang) = channel::<()>();
+        let (ended, end) = channel();
+        let call = move || {
+            let _ = hang.recv();
+            drop(client);
+            ended.send(()).unwrap();
+        };
+        assert_eq!(within(Duration::from_millis(10), call).unwrap(), None);
+        assert_eq!(Arc::strong_count(&held), 2);
+        release.send(()).unwrap();
+        end.recv().unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }

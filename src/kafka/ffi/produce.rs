@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_void};
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -133,7 +134,7 @@ pub(in crate::kafka) struct Sender<C: ProducerContext + 'static> {
     topics: RefCell<Vec<(String, Topic)>>,
     template: RefCell<Option<Template>>,
     queue: Queue,
-    producer: BaseProducer<C>,
+    producer: Arc<BaseProducer<C>>,
 }
 
 struct Topic(NonNull<sys::rd_kafka_topic_t>);
@@ -165,8 +166,13 @@ impl<C: ProducerContext> Sender<C> {
             topics: RefCell::default(),
             template: RefCell::default(),
             queue,
-            producer,
+            producer: Arc::new(producer),
         })
+    }
+
+    /// The client, which lives as long as this is held.
+    pub(in crate::kafka) fn shared(&self) -> Arc<BaseProducer<C>> {
+        Arc::clone(&self.producer)
     }
 
     /// From now on records with this slot carry these headers, with or without others behind them.
