@@ -161,19 +161,19 @@ impl Producer {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
 
     #[test]
     fn a_call_that_hangs_is_left_behind_with_what_it_holds() {
-        assert_eq!(within(Duration::from_secs(60), || 7).unwrap(), Some(7));
+        assert_eq!(within(Duration::from_mins(1), || 7).unwrap(), Some(7));
         let held = Arc::new(());
         let client = Arc::clone(&held);
-        let (release, hang) = channel::<()>();
-        let (ended, end) = channel();
+        let (release, hang) = sync_channel::<()>(1);
+        let (ended, end) = sync_channel(1);
         let call = move || {
-            let _ = hang.recv();
+            hang.recv().unwrap();
             drop(client);
             ended.send(()).unwrap();
         };
