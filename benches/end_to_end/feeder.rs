@@ -42,6 +42,7 @@ pub fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i
     let mut stream = TcpStream::connect(job.cluster.bootstrap()).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let answers = stream.try_clone().unwrap();
     let records = batches.records;
     std::thread::scope(|scope| {

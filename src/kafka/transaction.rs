@@ -118,7 +118,7 @@ impl Producer {
             Ok(None) => hangs(format!(
                 "the client has not answered within {timeout:?}, which it may have; it is left behind"
             )),
-            Err(error) => hangs(format!("no thread for the call: {error}")),
+            Err(error) => hangs(format!("the call could not be made: {error}")),
         }
     }
 
