@@ -9,6 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use swapstream::kafka::{Admin, DEFAULT_KAFKA_MEMORY, KafkaSettings};
 
+use crate::store::Store;
 use crate::support::{Broker, BrokerOptions, eventually, unique};
 use crate::workload::Workload;
 
@@ -21,6 +22,8 @@ pub const PARTITIONS: i32 = 4;
 /// One broker for all runs.
 pub struct Cluster {
     broker: Broker,
+    // Dropped after the broker.
+    store: Store,
     watcher: BaseConsumer,
     admin: Admin,
 }
@@ -35,18 +38,21 @@ pub struct Output {
 }
 
 impl Cluster {
-    /// Starts Apache Kafka with both compilers of its JVM.
-    pub fn start() -> Self {
+    /// Starts Apache Kafka with heap and JVM options of its own start script.
+    pub fn start(store: Store) -> Self {
         let options = BrokerOptions {
             heap_mb: 1024,
-            jit_full: true,
+            as_shipped: true,
             properties: [
                 ("num.io.threads", "4"),
                 ("log.segment.bytes", "268435456"),
+                // Deleted topics make room at once.
+                ("log.segment.delete.delay.ms", "1000"),
                 ("group.min.session.timeout.ms", "1000"),
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec(),
+            data_dir: Some(store.path().to_owned()),
             ..BrokerOptions::default()
         };
         let broker = Broker::start(&options).unwrap_or_else(|error| panic!("{error}"));
@@ -54,6 +60,7 @@ impl Cluster {
         let admin = Admin::new(&settings(broker.bootstrap())).unwrap();
         Self {
             broker,
+            store,
             watcher,
             admin,
         }
@@ -61,6 +68,15 @@ impl Cluster {
 
     pub fn bootstrap(&self) -> &str {
         self.broker.bootstrap()
+    }
+
+    /// Where the broker's data lies.
+    pub fn storage(&self) -> &'static str {
+        if self.store.in_memory {
+            "memory"
+        } else {
+            "disk"
+        }
     }
 
     pub fn version(&self) -> &str {

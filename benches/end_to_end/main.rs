@@ -10,7 +10,8 @@
 //! the tables. `--only a,b` runs some processors only, `--rounds N` and `--seconds N` say how often and how
 //! long each is counted, `--records N` of how many events, `--quick` once and shortly. `--exactly-once` takes that guarantee at full speed,
 //! `--against FILE` runs another build of ours beside this one, `--client key=value,…` sets client properties of ours and of the floor; `--rate N` and
-//! `--swap-seconds N` set what latency and swaps are measured at.
+//! `--swap-seconds N` set what latency and swaps are measured at. `--data DIR` is where the broker keeps its
+//! data, which is memory where there is enough.
 //!
 //! What is needed besides Cargo: a JDK 17+, Maven, Python 3.11+; the first run downloads the peers'
 //! libraries.
@@ -46,6 +47,7 @@ mod random;
 mod report;
 mod scaling;
 mod stats;
+mod store;
 mod svg;
 mod swaps;
 mod tables;
@@ -68,6 +70,7 @@ use latency::Plan;
 use options::{OTHERS, Options};
 use processor::{Job, Kind, Setup};
 use stats::median;
+use store::Store;
 use workload::Workload;
 
 /// The program's own, for the floors' sake, which are run by this one.
@@ -97,17 +100,19 @@ fn main() {
     if has("--build") {
         return;
     }
-    let cluster = Cluster::start();
+    let cluster = Cluster::start(Store::new(options.data.as_deref()));
     let files = tempfile::tempdir().unwrap();
     let bench = Bench {
         machine: json!({
             "machine": usage::machine(),
             "kafka": cluster.version(),
+            "broker_data": cluster.storage(),
             "swapstream": env!("CARGO_PKG_VERSION"),
         }),
         cluster: &cluster,
         files: files.path(),
         half_rate: Cell::new(None),
+        is_warm: Cell::new(false),
     };
     for name in workload::NAMES {
         if options.wants(name) {
@@ -196,6 +201,8 @@ struct Bench<'a> {
     machine: Value,
     /// Half of our maximum rate, once it was measured.
     half_rate: Cell<Option<f64>>,
+    /// Whether the broker has worked at a rate for a while.
+    is_warm: Cell<bool>,
 }
 
 /// Runs a part and says how long it took, unless its file is there and may stay.
@@ -276,6 +283,23 @@ impl Bench<'_> {
         rate
     }
 
+    /// Lets the broker's JVM compile what it does at a rate, which at full speed is little of it: the
+    /// first seconds would have latencies of hundreds of milliseconds.
+    fn warm_up(&self, ready: &Ready<'_>, rate: f64, options: &Options) {
+        if self.is_warm.replace(true) {
+            return;
+        }
+        let plan = Plan {
+            rate,
+            warm_up: Duration::from_secs(1),
+            counted: Duration::from_secs(if options.quick { 5 } else { 20 }),
+        };
+        let setup = Setup::default();
+        for kind in [Kind::Ours, Kind::Passthrough] {
+            latency::run(&ready.job, kind, &setup, plan, &ready.expected, |_, _| {});
+        }
+    }
+
     /// Swaps at half of our maximum rate.
     fn swaps(&self, ready: &Ready<'_>, options: &Options) {
         let quick = if options.quick { 30 } else { 300 };
@@ -284,6 +308,7 @@ impl Bench<'_> {
             warm_up: Duration::from_secs(5),
             counted: Duration::from_secs(options.swaps.unwrap_or(quick)),
         };
+        self.warm_up(ready, plan.rate, options);
         let every = Duration::from_secs(1);
         let (figures, ratios) = swaps::measure(&ready.job, plan, every, &ready.expected);
         let figures = json!({ "machine": self.machine, "figures": figures });
@@ -299,6 +324,7 @@ impl Bench<'_> {
             warm_up: Duration::from_secs(5),
             counted: Duration::from_secs(if options.quick { 30 } else { 60 }),
         };
+        self.warm_up(ready, plan.rate, options);
         let rounds = options.rounds.min(if options.quick { 1 } else { 3 });
         let (mut figures, ratios) = loads::measure(&ready.job, plan, rounds, &ready.expected);
         figures["machine"] = self.machine.clone();
@@ -315,6 +341,7 @@ impl Bench<'_> {
             warm_up: Duration::from_secs(3),
             counted: Duration::from_secs(options.seconds * 2),
         };
+        self.warm_up(ready, rate, options);
         let setup = Setup::default();
         let pairs = if options.quick {
             2

@@ -1,5 +1,7 @@
 //! What is asked for: parts, presets, lengths.
 
+use std::path::PathBuf;
+
 use crate::processor::{self, Kind};
 use crate::workload;
 
@@ -57,6 +59,8 @@ pub struct Options {
     pub swaps: Option<u64>,
     /// Events in the input topic, instead of the workload's own number.
     pub records: Option<usize>,
+    /// Where the broker keeps its data, instead of in memory.
+    pub data: Option<PathBuf>,
 }
 
 impl Options {
@@ -77,6 +81,7 @@ impl Options {
             "--client",
             "--against",
             "--records",
+            "--data",
         ];
         let parts = arguments.iter().enumerate().filter(|(at, argument)| {
             let of_option = *at > 0 && values.contains(&arguments[at - 1].as_str());
@@ -127,6 +132,7 @@ impl Options {
             rate: number("--rate").map(|n| n as f64),
             swaps: number("--swap-seconds"),
             records: number("--records").map(|n| n as usize),
+            data: value("--data").map(PathBuf::from),
         }
     }
 

@@ -20,6 +20,17 @@ const FORMAT_DEADLINE: Duration = Duration::from_mins(1);
 /// How many lines of its log a failed start shows.
 const TAIL_LINES: usize = 40;
 
+/// One collector thread and no C2: tests share few cores with this JVM.
+const SPARING: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+/// `KAFKA_JVM_PERFORMANCE_OPTS` of `bin/kafka-run-class.sh`.
+const SHIPPED: &[&str] = &[
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 /// A broker that is its own controller, and its files.
 #[derive(Debug)]
 pub struct Node {
@@ -150,11 +161,19 @@ impl Node {
     /// A JVM with the jars of Kafka, still without a class to run.
     fn java(&self) -> Command {
         let heap_mb = self.options.heap_mb;
+        let first_mb = if self.options.as_shipped {
+            heap_mb
+        } else {
+            heap_mb.min(256)
+        };
         let mut java = Command::new(&self.kit.java);
-        java.arg(format!("-Xms{}m", heap_mb.min(256)))
+        java.arg(format!("-Xms{first_mb}m"))
             .arg(format!("-Xmx{heap_mb}m"))
-            // One collector thread and no C2: tests share few cores with this JVM.
-            .arg("-XX:+UseSerialGC")
+            .args(if self.options.as_shipped {
+                SHIPPED
+            } else {
+                SPARING
+            })
             // Its file in the temporary directory would outlive a SIGKILL.
             .arg("-XX:-UsePerfData")
             .arg("-Djava.awt.headless=true")
@@ -163,9 +182,6 @@ impl Node {
             .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS");
         for (logger, level) in &self.options.loggers {
             java.arg(format!("-Dorg.slf4j.simpleLogger.log.{logger}={level}"));
-        }
-        if !self.options.jit_full {
-            java.arg("-XX:TieredStopAtLevel=1");
         }
         java.arg("-cp").arg(self.kit.jars.join("*"));
         java
