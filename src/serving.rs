@@ -2,6 +2,7 @@
 //! workers read it; it is all that the control plane and the data plane share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct Serving {
     snapshot: ArcSwap<ServingSnapshot>,
     /// Who waits for which model: a change wakes those only whom it concerns.
     waiting: Mutex<BTreeMap<ModelName, Arc<Condvar>>>,
+    /// Whether a load is slow and workers are to leave it some of their time.
+    cramped: AtomicBool,
 }
 
 impl Serving {
@@ -79,6 +82,16 @@ impl Serving {
     /// The snapshot of this moment: one atomic load.
     pub fn load(&self) -> Guard<Arc<ServingSnapshot>> {
         self.snapshot.load()
+    }
+
+    /// Whether a load does not get on, so that workers rest a little.
+    pub fn is_cramped(&self) -> bool {
+        self.cramped.load(Ordering::Relaxed)
+    }
+
+    /// Asks the workers to leave loads some of their time, or no longer.
+    pub fn set_cramped(&self, cramped: bool) {
+        self.cramped.store(cramped, Ordering::Relaxed);
     }
 
     /// Replaces the state of `model` and wakes who waits for it. One writer: the registry.

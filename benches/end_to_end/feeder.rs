@@ -26,9 +26,32 @@ const TIMES: usize = 27;
 /// LZ4, in a batch's attributes.
 const LZ4: i16 = 3;
 
-/// Sends events at the plan's rate, as many to each partition; gives when each was sent, by partition.
-/// The first `already` are there, and count as sent long ago.
-pub fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i64>> {
+/// When the events of a run were sent: as many to each partition, and at the same times.
+#[derive(Debug)]
+pub struct Sent {
+    /// Records of each partition that were there before, long ago.
+    first: usize,
+    /// Records of each batch.
+    records: usize,
+    /// When each batch was sent.
+    times: Vec<i64>,
+}
+
+impl Sent {
+    /// When the record with this offset was sent.
+    pub fn at(&self, offset: i64) -> i64 {
+        let nth = (offset as usize).checked_sub(self.first);
+        nth.map_or(0, |nth| self.times[nth / self.records])
+    }
+
+    /// Records of all partitions.
+    pub fn total(&self) -> usize {
+        (self.first + self.records * self.times.len()) * PARTITIONS as usize
+    }
+}
+
+/// Sends events at the plan's rate. The first `already` are there.
+pub fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Sent {
     let partitions = PARTITIONS as usize;
     let a_tick = plan.rate * TICK.as_secs_f64() / partitions as f64;
     let mut batches = Batches {
@@ -47,7 +70,8 @@ pub fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i
     let records = batches.records;
     std::thread::scope(|scope| {
         scope.spawn(move || check(answers, rounds, first, records));
-        let mut sent = vec![vec![0; first]; partitions];
+        // A list that moves when it grows halts the feeder, and what it did not send comes in a burst.
+        let mut times = Vec::with_capacity(rounds as usize);
         let start = Instant::now();
         for round in 0..rounds {
             let due = start + every * round;
@@ -56,11 +80,13 @@ pub fn feed(job: &Job<'_>, input: &str, already: usize, plan: Plan) -> Vec<Vec<i
             let at = now_millis();
             let request = request(input, round, |partition| batches.get(partition, nth, at));
             stream.write_all(&request).unwrap();
-            for sent in &mut sent {
-                sent.resize(nth + records, at);
-            }
+            times.push(at);
         }
-        sent
+        Sent {
+            first,
+            records,
+            times,
+        }
     })
 }
 

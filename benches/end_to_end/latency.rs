@@ -44,6 +44,8 @@ pub struct Run {
     pub rss_mib: Vec<f64>,
     pub cpu: f64,
     pub load: f64,
+    /// Processor time that the machine was denied by its host, in seconds.
+    pub stolen: f64,
 }
 
 impl Run {
@@ -85,6 +87,7 @@ pub fn run(
         let there = count >= first as i64;
         there.then_some(()).ok_or_else(|| format!("{count}"))
     });
+    let stolen = usage::stolen();
     let start = now_millis() + plan.warm_up.as_millis() as i64;
     let over = AtomicBool::new(false);
     let mut rss_mib = Vec::new();
@@ -104,7 +107,8 @@ pub fn run(
         (feeding.join().unwrap(), usage::cpu(pid).saturating_sub(cpu))
     });
     let load = usage::load();
-    let total = sent.iter().map(Vec::len).sum::<usize>() as i64;
+    let stolen = usage::stolen() - stolen;
+    let total = sent.total() as i64;
     support::eventually("all answers", PATIENCE, || {
         let count = cluster.count(&output);
         let there = count >= total;
@@ -115,7 +119,7 @@ pub fn run(
     running.stop();
     let mut events = Vec::new();
     let take = |answer: Answer| {
-        let sent = sent[answer.partition as usize][answer.offset as usize];
+        let sent = sent.at(answer.offset);
         if sent >= start {
             events.push(Timed {
                 sent,
@@ -135,5 +139,6 @@ pub fn run(
         rss_mib,
         cpu: cpu.as_secs_f64() * 1e6 / total as f64,
         load,
+        stolen,
     }
 }

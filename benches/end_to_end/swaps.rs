@@ -96,6 +96,10 @@ pub fn measure(
         "control_ratio_by_chance": [low, high],
         "lost": lost,
         "duplicated": run.verified.duplicated,
+        "max_ms_by_second": longest(&run),
+        "control_max_ms_by_second": longest(&control),
+        "stolen_seconds": run.stolen,
+        "control_stolen_seconds": control.stolen,
         "rss_mib": run.rss_mib,
         "control_rss_mib": control.rss_mib,
         "cpu_us_per_event": run.cpu,
@@ -110,6 +114,19 @@ pub fn measure(
         ("swap_duplicated", run.verified.duplicated as f64),
     ];
     (figures, ratios)
+}
+
+/// The longest latency of the events sent in each second, milliseconds: where the machine stood still.
+fn longest(run: &Run) -> Vec<i64> {
+    let mut longest = Vec::new();
+    for event in &run.events {
+        let second = ((event.sent - run.start) / 1000) as usize;
+        if second >= longest.len() {
+            longest.resize(second + 1, 0);
+        }
+        longest[second] = longest[second].max(event.visible - event.sent);
+    }
+    longest
 }
 
 /// Publishes a second version that answers alike and is another file, so that it is loaded.

@@ -63,3 +63,11 @@ pub fn load() -> f64 {
     let first = text.split_whitespace().next().unwrap_or_default();
     first.parse().unwrap_or_default()
 }
+
+/// Processor time that the machine's host has denied it since the start, in seconds.
+pub fn stolen() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let mut fields = text.lines().next().unwrap_or_default().split_whitespace();
+    let ticks: Option<u64> = fields.nth(8).and_then(|field| field.parse().ok());
+    ticks.unwrap_or_default() as f64 / TICKS as f64
+}

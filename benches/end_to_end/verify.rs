@@ -14,7 +14,6 @@ const TOLERANCE: f64 = 1e-4;
 /// One answered input.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
-    pub partition: i32,
     /// Of the input record.
     pub offset: i64,
     /// When the broker appended the output.
@@ -75,7 +74,6 @@ pub fn read(
             compare(kind, workload, index, &output, expected);
         }
         take(Answer {
-            partition,
             offset,
             appended: output.timestamp,
             revision,

@@ -262,6 +262,12 @@ impl Control {
         self.models.values().any(|p| p.loading.is_some())
     }
 
+    /// Since when the oldest load that goes on has been under way.
+    pub(super) fn loading_since(&self) -> Option<Instant> {
+        let loading = self.models.values().filter_map(|p| p.loading.as_ref());
+        loading.map(|loading| loading.since).min()
+    }
+
     /// Ends all loads.
     pub(super) fn cancel(&self) {
         for loading in self.models.values().filter_map(|p| p.loading.as_ref()) {

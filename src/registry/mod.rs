@@ -41,6 +41,7 @@ mod logs;
 mod memory;
 mod operate;
 mod origin;
+mod passed;
 mod probe;
 mod publish;
 mod read;

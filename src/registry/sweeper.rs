@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::background;
+use super::background::{self, Standing};
 use super::error::RegistryError;
 use super::fleet::Fleet;
 use super::garbage::Attendance;
@@ -87,7 +87,9 @@ impl Sweeper {
     pub fn start(parts: SweeperParts) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let thread = background::spawn("status-sweeper", move || run(&parts, &told))?;
+        let thread = background::spawn("status-sweeper", Standing::Behind, move || {
+            run(&parts, &told);
+        })?;
         Ok(Self { stop, thread })
     }
 

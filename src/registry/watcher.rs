@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::background;
+use super::background::{self, Standing};
 use super::board::Board;
 use super::control::{Control, ControlEvent, Effect};
 use super::error::RegistryError;
@@ -29,6 +29,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The same while something loads: what its end may wait.
 const POLL_LOADING: Duration = Duration::from_millis(2);
+
+/// A load that takes longer is given some of the workers' time: they may leave it none.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Loads that run at the same time.
 const MAX_LOADS: usize = 2;
@@ -183,6 +186,7 @@ impl Task {
             }
         }
         self.control.cancel();
+        self.parts.serving.set_cramped(false);
     }
 
     /// Waits; what does not need the topics goes on.
@@ -247,6 +251,9 @@ impl Task {
         self.hear();
         self.free_retired();
         let now = Instant::now();
+        let since = self.control.loading_since();
+        let cramped = since.is_some_and(|since| now.saturating_duration_since(since) >= SLOW);
+        self.parts.serving.set_cramped(cramped);
         let due = self.wake.is_some_and(|wake| wake <= now);
         if !self.caught_up || !(self.dirty || due) {
             return Ok(());
@@ -309,7 +316,8 @@ impl Task {
         let unused: Vec<_> = self.retired.extract_if(.., unused).collect();
         if !unused.is_empty() {
             // Without a thread they are freed here.
-            drop(background::spawn("free-models", move || drop(unused)));
+            let free = move || drop(unused);
+            drop(background::spawn("free-models", Standing::Behind, free));
         }
     }
 
@@ -340,7 +348,13 @@ impl Task {
         let sender = self.sender.clone();
         let name = format!("load-{}", job.manifest.model);
         let thread_job = job.clone();
-        let spawned = background::spawn(&name, move || run_load(&*loader, thread_job, &sender));
+        // Nothing of the model serves: its streams wait.
+        let standing = match self.parts.serving.load().serving(&job.manifest.model) {
+            Some(_) => Standing::Behind,
+            None => Standing::Awaited,
+        };
+        let run = move || run_load(&*loader, thread_job, &sender);
+        let spawned = background::spawn(&name, standing, run);
         if let Err(error) = spawned {
             let failure = LoadFailure::Transient(format!("no thread to load it: {error}"));
             if let Some(event) = self.control.load_ended(job, Err(failure), Instant::now()) {

@@ -1,9 +1,10 @@
 //! Finds out whether a row's output bits depend on its batch: random rows are run alone, in every
 //! position, in company and split over plans, and compared.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Runner;
+use super::clock::thread_time;
 use super::samples::{Random, append, hostile_row, random_row};
 use crate::codec::{Columns, Values};
 use crate::model::Signature;
@@ -19,7 +20,7 @@ const BATCHES: Tried = Tried {
 };
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// A decision that has taken so long is no: the model runs as it would anyway.
+/// A decision that has taken so much processor time is no: the model runs as it would anyway.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Up to so many bytes of weights a model is tried out in full; the larger it is, the less.
@@ -79,11 +80,12 @@ pub(super) fn holds(
     sizes: &[usize],
     purpose: Purpose,
 ) -> bool {
-    let start = Instant::now();
+    let start = thread_time();
+    let spent = || thread_time().saturating_sub(start);
     let mut random = Random(0x5eed);
     let mut samples = Vec::new();
     for index in 0..purpose.most(&SAMPLES) {
-        if index >= SAMPLES.least && purpose.is_enough(start.elapsed(), BUDGET / 2) {
+        if index >= SAMPLES.least && purpose.is_enough(spent(), BUDGET / 2) {
             break;
         }
         let scale = [1.0, 0.1, 10.0].get(index % 3).copied().unwrap_or(1.0);
@@ -101,9 +103,9 @@ pub(super) fn holds(
     let rounds = purpose.most(&BATCHES).max(least);
     let rounds = sizes.iter().cycle().enumerate().take(rounds);
     rounds
-        .take_while(|(round, _)| *round < least || !purpose.is_enough(start.elapsed(), BUDGET))
+        .take_while(|(round, _)| *round < least || !purpose.is_enough(spent(), BUDGET))
         .all(|(round, &rows)| {
-            if matches!(purpose, Purpose::Decide { .. }) && start.elapsed() > LIMIT {
+            if matches!(purpose, Purpose::Decide { .. }) && spent() > LIMIT {
                 return false;
             }
             let picks = picks(round, samples.len(), rows, round == sizes.len());

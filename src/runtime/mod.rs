@@ -13,6 +13,7 @@
 
 mod axes;
 mod choose;
+mod clock;
 mod direct;
 mod fingerprint;
 mod footprint;
@@ -48,6 +49,7 @@ use crate::codec::Columns;
 use crate::model::Signature;
 
 pub use choose::{all_refusals, candidates, check_onnxruntime, configure, load};
+pub(crate) use clock::thread_time;
 pub use fingerprint::fingerprint;
 pub use inspect::{Attempt, INSPECTION_SCHEMA, Inspection, Runs, inspect};
 pub use measure::{BatchTime, faster, measure};

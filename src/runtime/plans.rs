@@ -1,11 +1,12 @@
 //! The plans of one model: a few batch sizes, and which of them a batch is cut into.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tract_onnx::prelude::TypedSimplePlan;
 
 use super::Runner;
+use super::clock::thread_time;
 use super::samples::zeros;
 use crate::codec::Columns;
 use crate::model::Signature;
@@ -79,18 +80,18 @@ pub(super) fn sets(plans: &[Plan], main: usize) -> Vec<Vec<Plan>> {
     sets
 }
 
-/// How long one full batch of zeros takes: the least of a few, as the first one sets things up and
-/// others may have to wait for a processor.
+/// Processor time of one full batch of zeros: the least of a few, as the first one sets things up and
+/// others find cold caches.
 pub(super) fn time(runner: &mut dyn Runner, signature: &Signature, rows: usize) -> Duration {
     let batch = zeros(&signature.inputs, rows);
     let mut outputs = Columns::new(&signature.outputs);
     let mut took = Duration::MAX;
     for _ in 0..4 {
-        let start = Instant::now();
+        let start = thread_time();
         if runner.run(&batch, &mut outputs).is_err() {
             return Duration::MAX;
         }
-        took = took.min(start.elapsed());
+        took = took.min(thread_time().saturating_sub(start));
     }
     took
 }

@@ -27,6 +27,7 @@ mod health;
 mod pace;
 mod partitions;
 mod parts;
+mod room;
 mod routes;
 mod session;
 mod settings;

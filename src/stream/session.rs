@@ -14,6 +14,7 @@ use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
 use super::parts::Parts;
+use super::room::Room;
 use super::topics::Topics;
 use super::transaction::Transaction;
 use super::{ErrorPolicy, StreamSettings};
@@ -113,6 +114,7 @@ pub(super) struct Session<'s> {
     /// Commits that failed since the last one that did not.
     pub(super) failed_commits: Complaints,
     pub(super) pace: Pace,
+    pub(super) room: Room,
     pub(super) cycle_start: Instant,
     pub(super) cycle_records: usize,
     pub(super) lag: Vec<(TopicPartition, LagGauge)>,
@@ -210,7 +212,11 @@ impl Session<'_> {
             return Ok(());
         }
         self.fill_batch()?;
+        let cramped = self.serving.is_cramped().then(Instant::now);
         self.score_batch()?;
+        if let Some(rest) = cramped.and_then(|since| self.room.after(since.elapsed())) {
+            std::thread::sleep(rest);
+        }
         self.serve_producer()?;
         self.settle_cycle()?;
         let now = Instant::now();

@@ -12,6 +12,7 @@ use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
 use super::parts::Parts;
+use super::room::Room;
 use super::session::{Active, Exit, Rebalance, Session, Step};
 use super::topics::Topics;
 use super::transaction::{Call, Fencings, Next, Transaction};
@@ -223,6 +224,7 @@ impl Worker {
             troubles: Complaints::default(),
             failed_commits: Complaints::default(),
             pace: Pace::default(),
+            room: Room::default(),
             cycle_start: now,
             cycle_records: 0,
             lag: Vec::new(),
