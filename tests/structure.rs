@@ -146,6 +146,7 @@ fn each_foreign_world_has_one_door() {
             "kafka/ffi/consume.rs",
             "kafka/ffi/log.rs",
             "kafka/ffi/produce.rs",
+            "registry/background.rs",
             "runtime/ops/trees/kernel.rs",
             "runtime/ops/wide.rs",
         ];

@@ -40,8 +40,9 @@ pub fn workers(
             window.expect("enough events").events_per_second
         };
         let alone = |threads| inference.run(threads, Duration::from_secs(seconds)).0;
-        let (one, two) = (rate(1), rate(2));
-        let (alone_one, alone_two) = (alone(1), alone(2));
+        // Each beside its own: the machine's speed changes.
+        let (one, alone_one) = (rate(1), alone(1));
+        let (two, alone_two) = (rate(2), alone(2));
         let ratio = (two / one) / (alone_two / alone_one);
         println!(
             "workers: {one:.0} and {two:.0} events/s with 1 and 2; inference alone {alone_one:.0} and \

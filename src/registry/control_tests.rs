@@ -423,6 +423,22 @@ fn a_superseded_load_is_abandoned_and_following_goes_on_meanwhile() {
 }
 
 #[test]
+fn a_slow_load_is_given_room_until_it_ends() {
+    let mut rig = Rig::new();
+    rig.version("slow");
+    let revision = rig.deploy("slow");
+    rig.start();
+    rig.until("loading", |rig| {
+        !rig.loader.loads.lock().unwrap().is_empty()
+    });
+    assert!(!rig.serving.is_cramped(), "not at once");
+    rig.until("cramped", |rig| rig.serving.is_cramped());
+    rig.gate.send(()).unwrap();
+    rig.until_served("slow", revision);
+    rig.until("at ease", |rig| !rig.serving.is_cramped());
+}
+
+#[test]
 fn a_broker_that_goes_away_changes_nothing_that_serves() {
     let mut rig = Rig::new();
     rig.version("1");

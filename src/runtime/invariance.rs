@@ -227,7 +227,10 @@ mod tests {
             move |x: f32, i: usize, _: &[f32]| {
                 if i == 0 {
                     runs += 1;
-                    std::thread::sleep(Duration::from_millis(4));
+                    let until = thread_time() + Duration::from_millis(4);
+                    while thread_time() < until {
+                        std::hint::spin_loop();
+                    }
                 }
                 Ok(if runs > 150 { x + 1.0 } else { x })
             }
