@@ -2,7 +2,8 @@
 //!
 //! A window runs from the append of the deployment event to the first prediction of the new version
 //! and 100 ms more. The control is a run without deployments, cut at the same times into windows of
-//! the same lengths.
+//! the same lengths. The ratio is the median over slices of the run: one moment at which the machine
+//! stands still has a thousandth of all events in it, and decides a ratio of its own slice only.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ use crate::stats::{Latencies, central, median};
 
 /// What is added to a window after the first prediction of the new version, milliseconds.
 const AFTER: i64 = 100;
+/// Length of a slice, milliseconds.
+const SLICE: i64 = 30_000;
 /// How often the control's windows are drawn anew to see how its ratio varies by chance.
 const DRAWS: usize = 1000;
 
@@ -64,17 +67,19 @@ pub fn measure(
     let delays: Vec<f64> = swaps.iter().map(|s| (s.first - s.from) as f64).collect();
     let (inside, outside) = split(&run, &swaps);
     let (still_inside, still_outside) = split(&control, &swaps);
-    let ratio = inside.quantile(0.999) / outside.quantile(0.999);
-    let control_ratio = still_inside.quantile(0.999) / still_outside.quantile(0.999);
-    let (low, high) = central(&draws(&control, &swaps));
+    let ratios = sliced(&run, &swaps);
+    let (ratio, control_ratio) = (median(&ratios), median(&sliced(&control, &swaps)));
+    let (low, high) = central(&draws(&control, &swaps, ratios.len()));
+    let whole = inside.quantile(0.999) / outside.quantile(0.999);
     println!(
-        "swaps: {} of {} served, median {:.0} ms, p99.9 {:.2} ms inside, {:.2} outside: {ratio:.3} \
-         (control {control_ratio:.3}, by chance {low:.3} to {high:.3})",
+        "swaps: {} of {} served, median {:.0} ms, p99.9 {:.2} ms inside, {:.2} outside: {whole:.3}; \
+         median of {} slices {ratio:.3} (control {control_ratio:.3}, by chance {low:.3} to {high:.3})",
         swaps.len(),
         deployed.len(),
         median(&delays),
         inside.quantile(0.999),
         outside.quantile(0.999),
+        ratios.len(),
     );
     let lost = run.verified.lost + run.unanswered;
     let quantiles = |l: &Latencies| {
@@ -92,6 +97,8 @@ pub fn measure(
         "control_inside": quantiles(&still_inside),
         "control_outside": quantiles(&still_outside),
         "p999_inside_over_outside": ratio,
+        "p999_inside_over_outside_by_slice": ratios,
+        "p999_inside_over_outside_of_all": whole,
         "control_ratio": control_ratio,
         "control_ratio_by_chance": [low, high],
         "lost": lost,
@@ -210,19 +217,48 @@ fn is_inside(event: &Timed, start: i64, swap: &Swap) -> bool {
     event.visible >= start + swap.from && event.sent <= start + swap.first + AFTER
 }
 
+/// Whether any of the event's life lies in one of the windows, which begin one after the other and
+/// reach into the next ones at most.
+fn is_windowed(event: &Timed, start: i64, swaps: &[Swap]) -> bool {
+    let begun = swaps.partition_point(|swap| start + swap.from <= event.visible);
+    let near = swaps[begun.saturating_sub(4)..begun].iter();
+    near.rev().any(|swap| is_inside(event, start, swap))
+}
+
 fn split(run: &Run, swaps: &[Swap]) -> (Latencies, Latencies) {
     let (mut inside, mut outside) = (Latencies::default(), Latencies::default());
     for event in &run.events {
-        let windowed = swaps.iter().any(|swap| is_inside(event, run.start, swap));
+        let windowed = is_windowed(event, run.start, swaps);
         let latencies = if windowed { &mut inside } else { &mut outside };
         latencies.add(event.visible - event.sent);
     }
     (inside, outside)
 }
 
+/// Inside over outside of each slice of the run that has both.
+fn sliced(run: &Run, swaps: &[Swap]) -> Vec<f64> {
+    let mut slices: Vec<(Latencies, Latencies)> = Vec::new();
+    for event in &run.events {
+        let slice = ((event.sent - run.start) / SLICE) as usize;
+        if slice >= slices.len() {
+            slices.resize(slice + 1, <(Latencies, Latencies)>::default());
+        }
+        let windowed = is_windowed(event, run.start, swaps);
+        let (inside, outside) = &mut slices[slice];
+        let latencies = if windowed { inside } else { outside };
+        latencies.add(event.visible - event.sent);
+    }
+    let ratio = |(inside, outside): &(Latencies, Latencies)| {
+        (inside.len() > 0 && outside.len() > 0)
+            .then(|| inside.quantile(0.999) / outside.quantile(0.999))
+    };
+    slices.iter().filter_map(ratio).collect()
+}
+
 /// Ratios of the control with as many of its windows drawn at random, with repeats: what the ratio
-/// is by chance. A window's neighbourhood until the next one is drawn with it.
-fn draws(control: &Run, swaps: &[Swap]) -> Vec<f64> {
+/// is by chance, again as a median of so many slices. A window's neighbourhood until the next one is
+/// drawn with it.
+fn draws(control: &Run, swaps: &[Swap], slices: usize) -> Vec<f64> {
     let mut parts = vec![(Latencies::default(), Latencies::default()); swaps.len()];
     for event in &control.events {
         let after = swaps.partition_point(|swap| control.start + swap.from <= event.visible);
@@ -238,9 +274,9 @@ fn draws(control: &Run, swaps: &[Swap]) -> Vec<f64> {
         part.add(event.visible - event.sent);
     }
     let mut random = Random::new(7);
-    let draw = |_| {
+    let mut slice = || {
         let (mut inside, mut outside) = (Latencies::default(), Latencies::default());
-        for _ in 0..parts.len() {
+        for _ in 0..parts.len().div_ceil(slices) {
             let drawn = &parts[(random.next() * parts.len() as f32) as usize];
             inside.merge(&drawn.0);
             outside.merge(&drawn.1);
@@ -248,7 +284,7 @@ fn draws(control: &Run, swaps: &[Swap]) -> Vec<f64> {
         inside.quantile(0.999) / outside.quantile(0.999)
     };
     (0..DRAWS)
-        .map(draw)
+        .map(|_| median(&(0..slices).map(|_| slice()).collect::<Vec<_>>()))
         .filter(|r: &f64| r.is_finite())
         .collect()
 }
