@@ -3,7 +3,7 @@
 //!
 //! Parts: the workloads `tabular`, `crayfish`, `crayfish_array`, `wide`, `heavy`; `latency`, `swaps`, `loads`;
 //! `workers`, `instances`, `models`, `batches`, `sizes`, which are `scaling` together. Without one all run.
-//! Presets: `--figures` is the parts with a target, on a machine that is quiet (40 minutes); `--growth`
+//! Presets: `--figures` is the parts with a target, on a machine that is quiet (45 minutes); `--growth`
 //! all others, both guarantees.
 //!
 //! `--build` only builds the peers; `--resume` leaves out parts whose file is there; `--tables` only writes

@@ -69,7 +69,7 @@ pub fn measure(
     let (still_inside, still_outside) = split(&control, &swaps);
     let ratios = sliced(&run, &swaps);
     let (ratio, control_ratio) = (median(&ratios), median(&sliced(&control, &swaps)));
-    let (low, high) = central(&draws(&control, &swaps, ratios.len()));
+    let (low, high) = central(&draws(&control, &swaps, ratios.len().max(1)));
     let whole = inside.quantile(0.999) / outside.quantile(0.999);
     println!(
         "swaps: {} of {} served, median {:.0} ms, p99.9 {:.2} ms inside, {:.2} outside: {whole:.3}; \

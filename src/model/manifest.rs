@@ -309,18 +309,18 @@ pub struct Checks {
     pub golden_file: Option<GoldenFile>,
     /// Largest accepted |a−b| / max(1, |b|) between an output and its golden value.
     pub tolerance: f64,
-    /// How long scoring may take; a version that takes longer is refused.
+    /// How much processor time scoring may take; a version that takes more is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyBudget>,
 }
 
-/// How long a batch may take, at best of several tries while the version is loaded.
+/// How much processor time a batch may take, at best of several tries while the version is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyBudget {
     /// Events in the batch: the golden rows, over and over.
     pub rows: NonZeroU16,
-    /// The longest time that the model may take for it, in milliseconds.
+    /// The most processor time that the model may take for it, in milliseconds.
     pub ms: f64,
 }
 

@@ -259,7 +259,7 @@ impl Control {
 
     /// Whether anything loads.
     pub(super) fn is_loading(&self) -> bool {
-        self.models.values().any(|p| p.loading.is_some())
+        self.loading_since().is_some()
     }
 
     /// Since when the oldest load that goes on has been under way.

@@ -8,6 +8,9 @@ const SHARE: u32 = 10;
 /// Work between two rests: they are long enough then for the other thread to get on.
 const AT_LEAST: Duration = Duration::from_millis(20);
 
+/// Longest rest: a batch that had to wait for the broker is no work.
+const AT_MOST: Duration = Duration::from_millis(100);
+
 /// How long a worker has worked without a rest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Room {
@@ -21,7 +24,7 @@ impl Room {
         if self.worked < AT_LEAST {
             return None;
         }
-        Some(std::mem::take(&mut self.worked) / SHARE)
+        Some((std::mem::take(&mut self.worked) / SHARE).min(AT_MOST))
     }
 }
 
@@ -39,12 +42,19 @@ mod tests {
                 assert!(rest.is_zero() || rest >= AT_LEAST / SHARE);
                 rested += rest;
             }
-            let left = (room.worked) / SHARE;
+            let left = room.worked / SHARE;
             assert_eq!(
                 rested + left,
                 Duration::from_millis(840),
                 "steps of {step} ms"
             );
         }
+    }
+
+    #[test]
+    fn a_batch_that_stood_still_costs_no_long_rest() {
+        let mut room = Room::default();
+        assert_eq!(room.after(Duration::from_mins(5)), Some(AT_MOST));
+        assert_eq!(room.worked, Duration::ZERO, "and is not made up for");
     }
 }
