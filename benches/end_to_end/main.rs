@@ -78,12 +78,23 @@ use workload::Workload;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// The first lines of this file say what there is.
+fn help() {
+    let lines = include_str!("main.rs").lines();
+    for line in lines.map_while(|line| line.strip_prefix("//!")) {
+        println!("{}", line.strip_prefix(' ').unwrap_or(line));
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [mode, job] = arguments.as_slice()
         && mode == "--passthrough"
     {
         return floor::passthrough(Path::new(job));
+    }
+    if arguments.iter().any(|a| a == "--help" || a == "-h") {
+        return help();
     }
     // `cargo test --all-targets` starts benchmarks without `--bench`.
     if !arguments.iter().any(|a| a == "--bench") {

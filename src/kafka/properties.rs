@@ -43,7 +43,11 @@ fn base(kafka: &KafkaSettings, role: &str) -> ClientConfig {
         // Half of a request's round trip is otherwise spent waiting for a full packet.
         .set("socket.nagle.disable", "true")
         // An idle connection that a firewall has dropped is noticed.
-        .set("socket.keepalive.enable", "true");
+        .set("socket.keepalive.enable", "true")
+        // By default every 5 minutes: until then a partition stands still whose leader was away for a
+        // moment. The client drops the news that it is back while it still acts on the news before
+        // (https://github.com/confluentinc/librdkafka/pull/5401); what comes later it takes.
+        .set("topic.metadata.refresh.interval.ms", "10000");
     for (key, value) in &kafka.client {
         config.set(key, value);
     }

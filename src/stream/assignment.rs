@@ -29,45 +29,57 @@ struct Start {
 }
 
 impl Session<'_> {
-    /// Answers the rebalances that wait, oldest first.
+    /// Answers the rebalances that wait, oldest first. One without its answer stays: closing the
+    /// client would wait for it.
     pub(super) fn answer_rebalances(&mut self) -> Step {
         while let Some(rebalance) = self.rebalances.pop_front() {
-            match rebalance {
-                Rebalance::Assigned(partitions) => match self.look_up(&partitions) {
-                    Ok(starts) => {
-                        self.look_up_since = None;
-                        self.take_over(starts)?;
-                    }
-                    Err(error) => {
-                        let since = *self.look_up_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() >= LOOK_UP_LIMIT {
-                            return Err(error.into());
-                        }
-                        // The group waits for the answer; the next turn tries again.
-                        self.trouble(&error);
-                        self.rebalances.push_front(Rebalance::Assigned(partitions));
-                        return Ok(());
-                    }
-                },
-                Rebalance::Revoked(partitions) => {
-                    // Everything scored is committed before another member reads on. What was
-                    // lost was forgotten when it was noticed, so it is not in this commit.
-                    let deadline = Instant::now() + self.parts.revoke_timeout;
-                    fail_point("in-revoke");
-                    if broken("broken-ignore-revoke") {
-                        self.source.give_up(&partitions)?;
-                        continue;
-                    }
-                    match self.end_cycle(Some(deadline)) {
-                        Err(Exit::Abort(reason)) => self.abort(&reason, Some(deadline))?,
-                        ended => ended?,
-                    }
-                    self.forget(&partitions);
-                    self.source.give_up(&partitions)?;
-                    tracing::info!(stream = self.settings.name, "gave up {}", list(&partitions));
-                }
+            let answered = match &rebalance {
+                Rebalance::Assigned(partitions) => self.answer_assigned(partitions),
+                Rebalance::Revoked(partitions) => self.answer_revoked(partitions).map(|()| true),
+            };
+            if !matches!(answered, Ok(true)) {
+                self.rebalances.push_front(rebalance);
+                return answered.map(drop);
             }
         }
+        Ok(())
+    }
+
+    /// Takes partitions over; `false` where that has to be tried again.
+    fn answer_assigned(&mut self, partitions: &[TopicPartition]) -> Step<bool> {
+        match self.look_up(partitions) {
+            Ok(starts) => {
+                self.look_up_since = None;
+                self.take_over(starts)?;
+                Ok(true)
+            }
+            Err(error) => {
+                let since = *self.look_up_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= LOOK_UP_LIMIT {
+                    return Err(error.into());
+                }
+                // The group waits for the answer; the next turn tries again.
+                self.trouble(&error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Gives partitions up. Everything scored is committed before another member reads on. What was
+    /// lost was forgotten when it was noticed, so it is not in this commit.
+    fn answer_revoked(&mut self, partitions: &[TopicPartition]) -> Step {
+        let deadline = Instant::now() + self.parts.revoke_timeout;
+        fail_point("in-revoke");
+        if broken("broken-ignore-revoke") {
+            return Ok(self.source.give_up(partitions)?);
+        }
+        match self.end_cycle(Some(deadline)) {
+            Err(Exit::Abort(reason)) => self.abort(&reason, Some(deadline))?,
+            ended => ended?,
+        }
+        self.forget(partitions);
+        self.source.give_up(partitions)?;
+        tracing::info!(stream = self.settings.name, "gave up {}", list(partitions));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use super::failpoints::fail_point;
 use super::fence;
 use super::partitions::ToCommit;
 use super::session::{Exit, Session, Step};
+use super::stall::LIMIT;
 use crate::kafka::{KafkaError, Polled};
 use crate::record::NextOffset;
 use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind, WorkerState};
@@ -160,9 +161,13 @@ impl Session<'_> {
             let now = Instant::now();
             if deadline.is_some_and(|at| now >= at) {
                 let waited = now.duration_since(start);
+                let (records, commits) = (
+                    self.producer.in_flight(),
+                    self.partitions.commits_under_way(),
+                );
                 return Err(Exit::Rebuild(format!(
-                    "no acknowledgement within {waited:?}; what was not acknowledged is not \
-                     committed and will be read again"
+                    "{records} records and {commits} commits were not acknowledged within {waited:.1?}; what \
+                     was not acknowledged is not committed and will be read again"
                 )));
             }
             if deadline.is_none() && self.parts.leave_overdue(now) {
@@ -245,10 +250,22 @@ impl Session<'_> {
             });
         }
         self.producer.take_acknowledged(&mut self.tokens);
-        if !self.settings.exactly_once() {
-            self.count_settled();
-        }
         let in_flight = self.producer.in_flight() as i64;
+        if !self.settings.exactly_once() {
+            // A transaction has a time-out of its own.
+            let acknowledged = !self.tokens.is_empty();
+            self.count_settled();
+            let is_member = || self.source.is_member();
+            if self
+                .stall
+                .after(acknowledged, in_flight > 0, Instant::now(), is_member)
+            {
+                return Err(Exit::Rebuild(format!(
+                    "none of {in_flight} records was acknowledged within {LIMIT:?}, although the \
+                     group's broker answers"
+                )));
+            }
+        }
         self.metrics.in_flight.add(in_flight - self.in_flight_shown);
         self.in_flight_shown = in_flight;
         Ok(())

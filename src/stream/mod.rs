@@ -31,6 +31,7 @@ mod room;
 mod routes;
 mod session;
 mod settings;
+mod stall;
 mod topics;
 mod transaction;
 mod worker;

@@ -15,6 +15,7 @@ use super::pace::Pace;
 use super::partitions::Partitions;
 use super::parts::Parts;
 use super::room::Room;
+use super::stall::Stall;
 use super::topics::Topics;
 use super::transaction::Transaction;
 use super::{ErrorPolicy, StreamSettings};
@@ -115,6 +116,7 @@ pub(super) struct Session<'s> {
     pub(super) failed_commits: Complaints,
     pub(super) pace: Pace,
     pub(super) room: Room,
+    pub(super) stall: Stall,
     pub(super) cycle_start: Instant,
     pub(super) cycle_records: usize,
     pub(super) lag: Vec<(TopicPartition, LagGauge)>,

@@ -14,6 +14,7 @@ use super::partitions::Partitions;
 use super::parts::Parts;
 use super::room::Room;
 use super::session::{Active, Exit, Rebalance, Session, Step};
+use super::stall::Stall;
 use super::topics::Topics;
 use super::transaction::{Call, Fencings, Next, Transaction};
 use crate::kafka::{Membership, Producer, Source};
@@ -60,7 +61,12 @@ impl Worker {
                 Exit::Shutdown => return Ok(()),
                 Exit::ModelGone => {}
                 Exit::Failed(reason) => return Err(reason),
-                _ if self.parts.stopping() => return Ok(()),
+                Exit::Rebuild(reason) | Exit::Fenced(reason) | Exit::Abort(reason)
+                    if self.parts.stopping() =>
+                {
+                    tracing::warn!(stream = self.settings.name, "while stopping: {reason}");
+                    return Ok(());
+                }
                 Exit::Fenced(reason) if fencings.too_many(Instant::now()) => {
                     let reason = self.duplicate(&reason);
                     self.parts.give_up(reason.clone());
@@ -225,6 +231,7 @@ impl Worker {
             failed_commits: Complaints::default(),
             pace: Pace::default(),
             room: Room::default(),
+            stall: Stall::default(),
             cycle_start: now,
             cycle_records: 0,
             lag: Vec::new(),

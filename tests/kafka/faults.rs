@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 
 use crate::support::trials::{TestResult, on_own_broker};
-use crate::support::{Broker, BrokerOptions};
+use crate::support::{Broker, BrokerOptions, eventually};
 use crate::world::{PATIENCE, Tail, World, events, predictions};
 
 pub fn trials() -> Vec<Trial> {
@@ -185,6 +185,14 @@ fn a_freeze(broker: &Broker) -> TestResult {
     backlog.send(&world, 100);
     let repeated = backlog.finish();
     eprintln!("repeated after a freeze of the broker: {repeated}");
+    // One worker can have made the other's predictions, while that one waits for what it has sent.
+    let in_flight = "swapstream_in_flight_records{stream=\"flights\"}";
+    eventually("everything is acknowledged", PATIENCE, || {
+        match instance.metric(in_flight) {
+            0.0 => Ok(()),
+            count => Err(format!("{count} records are in flight")),
+        }
+    });
     instance.stop();
     Ok(())
 }
