@@ -239,6 +239,12 @@ impl Bench<'_> {
             part,
             "latency" | "swaps" | "loads" | "workers" | "instances"
         );
+        // Several members need 10 s to share the partitions, in which the first of them has all.
+        let several = (part == "instances").then_some(workload.records * 3);
+        let options = &Options {
+            records: options.records.or(several),
+            ..options.clone()
+        };
         let ready = Ready::new(self.cluster, &workload, self.files, options, filled);
         let quick = options.quick;
         let rows = match part {
