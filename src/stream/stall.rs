@@ -2,14 +2,15 @@
 //!
 //! A client can lose track of a partition's leader for good while its broker is there: librdkafka
 //! drops an update that comes while it still acts on the one before
-//! (<https://github.com/confluentinc/librdkafka/pull/5593>,
-//! <https://github.com/confluentinc/librdkafka/issues/5430>). Nothing tells of it, and records
+//! (<https://github.com/confluentinc/librdkafka/pull/5593>), and one by which the leader is away
+//! (<https://github.com/confluentinc/librdkafka/issues/5430>). Nothing tells of it, and records
 //! without a time-out wait for ever.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing may be acknowledged. Longer than librdkafka waits for one request
-/// (`socket.timeout.ms`), and than a group keeps a member that it does not hear of.
+/// How long nothing may be acknowledged. Longer than librdkafka by default waits for one request
+/// (`socket.timeout.ms`), and than a group by default keeps a member that it does not hear of: where the
+/// broker is away, the worker is no member any more by then.
 pub(super) const LIMIT: Duration = Duration::from_secs(70);
 
 /// Since when nothing was acknowledged.
