@@ -29,8 +29,8 @@ struct Start {
 }
 
 impl Session<'_> {
-    /// Answers the rebalances that wait, oldest first. One without its answer stays: closing the
-    /// client would wait for it.
+    /// Answers the rebalances that wait, oldest first. One without its answer stays, and
+    /// gets it when the session ends.
     pub(super) fn answer_rebalances(&mut self) -> Step {
         while let Some(rebalance) = self.rebalances.pop_front() {
             let answered = match &rebalance {

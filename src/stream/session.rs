@@ -315,6 +315,9 @@ impl Session<'_> {
                 lost: true,
             } => {
                 self.metrics.rebalances.inc(RebalanceKind::Lost);
+                // Not ready until the next turn finds it in its group again.
+                self.member = false;
+                self.health.set_member(false);
                 // Another member may own them: nothing of theirs may be committed from now on.
                 self.forget(&partitions);
                 let lost = list(&partitions);

@@ -1,11 +1,12 @@
-//! Brokers that stop, die and freeze: nothing is lost, and the service goes on by itself.
+//! Brokers that stop, die and freeze, and a commit that is not answered in time: nothing is lost, and the
+//! service goes on by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::support::trials::{TestResult, on_own_broker};
+use crate::support::trials::{TestResult, on_own_broker, on_shared_broker};
 use crate::support::{Broker, BrokerOptions, eventually};
 use crate::world::{PATIENCE, Tail, World, events, predictions};
 
@@ -20,6 +21,10 @@ pub fn trials() -> Vec<Trial> {
         own(
             "a_stop_without_a_broker_ends_in_time",
             a_stop_without_a_broker,
+        ),
+        on_shared_broker(
+            "a_revocation_that_is_not_finished_holds_nobody_up",
+            an_unfinished_revocation,
         ),
     ]
 }
@@ -181,11 +186,12 @@ fn a_freeze(broker: &Broker) -> TestResult {
     assert!(code == 503 && body.contains("no broker"), "{code} {body}");
     broker.resume();
     backlog.wait_for(backlog.sent);
+    // With all workers: one can have made the other's predictions, while that one still waits for what
+    // it has sent.
     instance.wait_ready();
     backlog.send(&world, 100);
     let repeated = backlog.finish();
     eprintln!("repeated after a freeze of the broker: {repeated}");
-    // One worker can have made the other's predictions, while that one waits for what it has sent.
     let in_flight = "swapstream_in_flight_records{stream=\"flights\"}";
     eventually("everything is acknowledged", PATIENCE, || {
         match instance.metric(in_flight) {
@@ -219,5 +225,52 @@ fn a_stop_without_a_broker(broker: &Broker) -> TestResult {
     let repeated = backlog.finish();
     eprintln!("stopped without a broker in {took:.1?}, repeated after it: {repeated}");
     next.stop();
+    Ok(())
+}
+
+/// A worker that is not through with its commit when it has to give partitions up starts anew, and
+/// its client closes: the group does not wait for it.
+fn an_unfinished_revocation(broker: &'static Broker) -> TestResult {
+    const COUNT: usize = 80;
+    let mut world = World::new(broker, 8);
+    world.publish("v2", "2").ok();
+    world.deploy("2");
+    // So that there is something to commit when partitions go.
+    world.stream_extra.push_str("commit_interval = \"2m\"");
+    // Longer than a revocation may take: the commit's answer comes too late.
+    world.env = vec![("FAILPOINTS", "in-revoke=1*sleep(10500)".to_owned())];
+    let sample = events();
+    let send = |world: &World| {
+        world.produce((0..COUNT).map(|index| {
+            let event = sample[index % sample.len()].as_slice();
+            ((index % 8) as i32, None, Some(event))
+        }));
+    };
+    let seen = |records: &[_]| -> BTreeSet<(i32, i64)> {
+        let read = predictions(records).into_iter();
+        read.map(|one| (one.partition, one.offset)).collect()
+    };
+    let mut tail = world.tail(&world.output());
+    send(&world);
+    let a = world.start_ready("a");
+    tail.until(COUNT, PATIENCE);
+    world.env.clear();
+    let b = world.start("b");
+    let why = a.process.wait_for_line("rebuilding clients", PATIENCE);
+    assert!(
+        why.contains("commits were not acknowledged within"),
+        "{why}"
+    );
+    send(&world);
+    tail.until_that("all is scored", PATIENCE, |records| {
+        seen(records).len() == 2 * COUNT
+    });
+    let said = a.stop();
+    let left_behind = said.iter().find(|line| line.contains("did not close"));
+    assert_eq!(left_behind, None);
+    b.stop();
+    let committed = world.committed().into_iter();
+    let total: i64 = committed.filter_map(|(next, _)| next).sum();
+    assert_eq!(total, 2 * COUNT as i64);
     Ok(())
 }

@@ -161,10 +161,7 @@ fn an_offset_out_of_range_stops(broker: &'static Broker) -> TestResult {
     );
     let said = instance.stop();
     let left_behind = said.iter().find(|line| line.contains("did not close"));
-    assert_eq!(
-        left_behind, None,
-        "the rebalance was left without an answer"
-    );
+    assert_eq!(left_behind, None);
     assert!(world.all(&world.output()).is_empty());
     Ok(())
 }
