@@ -15,8 +15,9 @@ pub(super) fn event_text(value: Option<&[u8]>) -> Result<&str, RowError> {
     let Some(first) = bytes.iter().find(|byte| !is_space(**byte)) else {
         return Err(error("empty", "the value is empty".to_owned()));
     };
-    let text = str::from_utf8(bytes).map_err(|utf8| {
-        let at = utf8.valid_up_to();
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| {
+        // The quick check does not know where.
+        let at = str::from_utf8(bytes).map_or_else(|utf8| utf8.valid_up_to(), str::len);
         error(
             "invalid_utf8",
             format!("the value is not UTF-8 from byte {at} on"),
