@@ -60,7 +60,7 @@ fn defaults_are_those_of_the_design() {
         (stream.name.as_str(), stream.group_id.as_str()),
         ("flights", "swapstream-flights")
     );
-    assert_eq!((stream.workers, stream.max_batch_size), (None, 256));
+    assert_eq!((stream.workers, stream.max_batch_size), (None, 1024));
     assert_eq!(stream.max_queue_delay, Duration::ZERO);
     assert_eq!(stream.commit_interval, Duration::from_secs(1));
     assert_eq!(stream.policy(Stage::Infer), ErrorPolicy::DeadLetter);

@@ -115,7 +115,7 @@ STREAM => {
         "The model that scores the stream; which version serves is decided by `swapstream model deploy`.";
     "workers": "integer, 1 to 1024", Optional "2",
         "Worker threads on this instance; without it the smaller of cores and input partitions.";
-    "max_batch_size": "integer, 1 to 65536", Default "256",
+    "max_batch_size": "integer, 1 to 65536", Default "1024",
         "Most records that are scored together.";
     "max_queue_delay": "duration, 0s to 10s", Default "\"0s\"",
         "How long a batch waits for more records. 0: a batch is what is there.";

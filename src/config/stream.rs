@@ -99,7 +99,7 @@ fn settings(draft: &Draft<'_>) -> Option<StreamSettings> {
         let value = section.integer(key, 1..=most);
         value.map_or(default, |value| value as usize)
     };
-    let max_batch_size = integer("max_batch_size", 65_536, 256);
+    let max_batch_size = integer("max_batch_size", 65_536, 1024);
     let max_cycle_records = integer("max_cycle_records", 10_000_000, 50_000);
     let workers = section.integer("workers", 1..=1024);
     let max_queue_delay = section.duration("max_queue_delay", Duration::ZERO..=10 * SECOND);
