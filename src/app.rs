@@ -25,7 +25,7 @@ use self::probe::BrokerProbe;
 pub use self::watchdog::EXIT_HUNG;
 use crate::config::Config;
 use crate::http::{self, Endpoints};
-use crate::kafka::ClientMemory;
+use crate::kafka::{ClientShare, SharedAdmin};
 use crate::registry::{
     Board, InstanceInfo, KafkaLogs, KafkaStatusSink, LoadGuard, LoadSafety, ModelMemory, Origin,
     RegistryLoader, Reporter, StatusSink, Sweeper, SweeperParts, Watcher, WatcherParts,
@@ -352,11 +352,13 @@ fn start_streams(
     metrics: &Arc<Metrics>,
     serving: &Arc<Serving>,
 ) -> std::io::Result<Vec<Stream>> {
-    let memory = ClientMemory::divide(config.kafka.memory, worker_count(&config.streams));
+    let share = ClientShare::of(config.kafka.memory, worker_count(&config.streams));
+    let admin = SharedAdmin::default();
     let start = |settings: &StreamSettings| {
         let context = StreamContext {
             kafka: config.kafka.clone(),
-            memory,
+            admin: admin.clone(),
+            share,
             serving: Arc::clone(serving),
             metrics: Arc::clone(metrics),
             instance_id: instance_id.to_owned(),

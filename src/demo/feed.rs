@@ -10,7 +10,7 @@ use super::pace::Pace;
 use super::stage::{PARTITIONS, Stage};
 use super::tally::SharedTally;
 use crate::kafka::{
-    ClientMemory, ErrorKind, KafkaError, OutgoingRecord, Producer, RecordHeaders, RecordLimits,
+    ClientShare, ErrorKind, KafkaError, OutgoingRecord, Producer, RecordHeaders, RecordLimits,
     SendError,
 };
 
@@ -19,9 +19,10 @@ use crate::kafka::{
 const MAX_LAG_BYTES: u64 = 2 << 20;
 /// Kafka's own default limits a batch to a little more than this.
 const MAX_BATCH_BYTES: usize = 1_000_000;
-const MEMORY: ClientMemory = ClientMemory {
+const SHARE: ClientShare = ClientShare {
     fetch: 1 << 20,
     produce: 16 << 20,
+    fetch_wait: Duration::from_millis(100),
 };
 /// How long the last events may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +50,7 @@ impl Feed<'_> {
             record: MAX_BATCH_BYTES,
             batch: MAX_BATCH_BYTES,
         };
-        let producer = Producer::new(self.stage.kafka(), MEMORY, limits)?;
+        let producer = Producer::new(self.stage.kafka(), SHARE, limits)?;
         let mut number = self.first_events(&producer)?;
         let start = self.clock.elapsed();
         self.tally.lock().started = Some(start);

@@ -1,6 +1,7 @@
 //! Looks topics up and creates them.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -37,6 +38,23 @@ pub struct Admin {
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+/// One administrator for whoever asks at the same time; it is closed with the last of them.
+#[derive(Debug, Clone, Default)]
+pub struct SharedAdmin(Arc<Mutex<Weak<Admin>>>);
+
+impl SharedAdmin {
+    /// The administrator that somebody else uses, or a new one. See [`Admin::new`].
+    pub fn get(&self, kafka: &KafkaSettings) -> Result<Arc<Admin>, KafkaError> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(admin) = shared.upgrade() {
+            return Ok(admin);
+        }
+        let admin = Arc::new(Admin::new(kafka)?);
+        *shared = Arc::downgrade(&admin);
+        Ok(admin)
     }
 }
 

@@ -18,14 +18,14 @@ mod source;
 mod topic_reader;
 mod transaction;
 
-pub use admin::{Admin, Created, TopicInfo};
+pub use admin::{Admin, Created, SharedAdmin, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SLOT_SHIFT, SendError, TOKEN_BITS};
 #[doc(hidden)]
 pub use properties::worker_properties;
-pub use properties::{ClientMemory, RecordLimits};
+pub use properties::{ClientShare, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{
     DEFAULT_KAFKA_MEMORY, DEFAULT_TRANSACTION_TIMEOUT, GroupProtocol, KafkaSettings, Membership,

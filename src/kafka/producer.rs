@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use super::context::{LogContext, log_through};
 use super::error::kind_of;
 use super::ffi::produce::{Headers, RawOutgoing, Sender};
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, ffi, properties};
+use super::{ClientShare, ErrorKind, KafkaError, KafkaSettings, RecordLimits, ffi, properties};
 
 /// Where the slot in a token begins.
 pub const SLOT_SHIFT: u32 = ffi::produce::SLOT_SHIFT;
@@ -142,10 +142,10 @@ impl Producer {
     /// A producer for topics that allow `limits`. Does not wait for the broker.
     pub fn new(
         kafka: &KafkaSettings,
-        memory: ClientMemory,
+        share: ClientShare,
         limits: RecordLimits,
     ) -> Result<Self, KafkaError> {
-        Self::create(&properties::producer(kafka, memory, limits), Duration::ZERO)
+        Self::create(&properties::producer(kafka, share, limits), Duration::ZERO)
     }
 
     pub(super) fn create(config: &ClientConfig, timeout: Duration) -> Result<Self, KafkaError> {

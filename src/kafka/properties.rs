@@ -1,6 +1,7 @@
 //! Client properties by role. Every value that is not librdkafka's default has its reason here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,25 +11,35 @@ use super::settings::{GroupProtocol, KafkaSettings, Membership};
 /// How many requests of a connection may wait for their answers.
 const IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
 
-/// What one client may buffer.
+/// What the clients of one worker take of what all workers of the process share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientMemory {
+pub struct ClientShare {
     /// Fetched records, bytes.
     pub fetch: u64,
     /// Records not yet acknowledged, bytes.
     pub produce: u64,
+    /// How long the broker holds a fetch back for which there is no record.
+    pub fetch_wait: Duration,
 }
 
-impl ClientMemory {
+/// Shortest and longest `fetch.wait.max.ms`. A record ends the wait at once. Other requests of the
+/// connection stand behind it, so it is short: a rebalance asks for the ends of partitions. But each idle worker
+/// asks so often, which hundreds of them feel: together they ask a hundred times a second,
+/// until the longest wait is reached, which is librdkafka's own.
+const FETCH_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+
+impl ClientShare {
     /// Divides `kafka_memory` among `workers` workers, leaving an eighth for the control plane.
     ///
     /// A consumer overshoots its limit by the response under way, so it gets less than the
     /// producer's share of the bytes that are really held.
-    pub fn divide(kafka_memory: u64, workers: usize) -> Self {
+    pub fn of(kafka_memory: u64, workers: usize) -> Self {
         let share = kafka_memory / 8 * 7 / workers.max(1) as u64;
+        let wait = Duration::from_millis(10).saturating_mul(workers.try_into().unwrap_or(u32::MAX));
         Self {
             fetch: (share / 2).max(256 << 10),
             produce: (share / 2).max(1 << 20),
+            fetch_wait: wait.clamp(FETCH_WAIT.0, FETCH_WAIT.1),
         }
     }
 }
@@ -61,25 +72,28 @@ pub(super) fn group_consumer(
     kafka: &KafkaSettings,
     group_id: &str,
     membership: &Membership,
-    memory: ClientMemory,
+    share: ClientShare,
 ) -> ClientConfig {
     let mut config = base(kafka, "worker");
-    let fetch_kbytes = (memory.fetch / 1024).max(256);
+    let fetch_kbytes = (share.fetch / 1024).max(256);
     let defaults = [
         // Records wait in the client, not in a round trip to the broker.
         ("queued.min.messages", "100000".to_owned()),
         ("queued.max.messages.kbytes", fetch_kbytes.to_string()),
         // Default 1000: the fetcher would sleep a second whenever the queue limit is reached.
         ("fetch.queue.backoff.ms", "5".to_owned()),
-        ("fetch.wait.max.ms", "100".to_owned()),
+        (
+            "fetch.wait.max.ms",
+            share.fetch_wait.as_millis().to_string(),
+        ),
         // One response is at most a quarter of what may be buffered.
         (
             "fetch.max.bytes",
-            (memory.fetch / 4).clamp(64 << 10, 50 << 20).to_string(),
+            (share.fetch / 4).clamp(64 << 10, 50 << 20).to_string(),
         ),
         (
             "max.partition.fetch.bytes",
-            (memory.fetch / 4).clamp(64 << 10, 1 << 20).to_string(),
+            (share.fetch / 4).clamp(64 << 10, 1 << 20).to_string(),
         ),
     ];
     for (key, value) in defaults {
@@ -128,10 +142,10 @@ pub struct RecordLimits {
 /// A worker's producer.
 pub(super) fn producer(
     kafka: &KafkaSettings,
-    memory: ClientMemory,
+    share: ClientShare,
     limits: RecordLimits,
 ) -> ClientConfig {
-    let mut config = any_producer(kafka, memory, limits);
+    let mut config = any_producer(kafka, share, limits);
     if !kafka.client.contains_key(IN_FLIGHT) && !kafka.client.contains_key("max.in.flight") {
         // With more, librdkafka's thread never sleeps while records of an idempotent producer wait
         // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
@@ -143,7 +157,7 @@ pub(super) fn producer(
 }
 
 /// What the two kinds of producers have in common.
-fn any_producer(kafka: &KafkaSettings, memory: ClientMemory, limits: RecordLimits) -> ClientConfig {
+fn any_producer(kafka: &KafkaSettings, share: ClientShare, limits: RecordLimits) -> ClientConfig {
     let mut config = base(kafka, "worker");
     // Each with the other name that librdkafka has for it: who sets one of them has set it.
     let defaults = [
@@ -155,7 +169,7 @@ fn any_producer(kafka: &KafkaSettings, memory: ClientMemory, limits: RecordLimit
         (
             "queue.buffering.max.kbytes",
             "",
-            (memory.produce / 1024).max(1024).to_string(),
+            (share.produce / 1024).max(1024).to_string(),
         ),
         ("batch.num.messages", "", "10000".to_owned()),
     ];
@@ -187,11 +201,11 @@ fn any_producer(kafka: &KafkaSettings, memory: ClientMemory, limits: RecordLimit
 /// broker had restarted once went on for a minute without delivering, for a reason not found.
 pub(super) fn transactional_producer(
     kafka: &KafkaSettings,
-    memory: ClientMemory,
+    share: ClientShare,
     limits: RecordLimits,
     id: &str,
 ) -> ClientConfig {
-    let mut config = any_producer(kafka, memory, limits);
+    let mut config = any_producer(kafka, share, limits);
     let timeout = kafka.transaction_timeout().as_millis().to_string();
     config
         .set("transactional.id", id)
@@ -209,10 +223,10 @@ pub fn worker_properties(
     group_id: &str,
     limits: RecordLimits,
 ) -> [BTreeMap<String, String>; 2] {
-    let memory = ClientMemory::divide(kafka.memory, 1);
+    let share = ClientShare::of(kafka.memory, 1);
     [
-        group_consumer(kafka, group_id, &Membership::default(), memory),
-        producer(kafka, memory, limits),
+        group_consumer(kafka, group_id, &Membership::default(), share),
+        producer(kafka, share, limits),
     ]
     .map(|config| {
         let pairs = config.config_map().into_iter();
@@ -309,15 +323,15 @@ mod tests {
             record: 1_000_000,
             batch: 1_000_000,
         };
-        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
+        let config = producer(&kafka, ClientShare::of(kafka.memory, 2), limits);
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("message.timeout.ms"), Some("0"));
         assert_eq!(config.get(IN_FLIGHT), Some("1"));
-        let memory = ClientMemory::divide(kafka.memory, 2);
-        let transactional = transactional_producer(&kafka, memory, limits, "id");
+        let share = ClientShare::of(kafka.memory, 2);
+        let transactional = transactional_producer(&kafka, share, limits, "id");
         assert_eq!(transactional.get(IN_FLIGHT), None);
         let kafka = settings(&[("max.in.flight", "5")]);
-        let config = producer(&kafka, ClientMemory::divide(kafka.memory, 2), limits);
+        let config = producer(&kafka, ClientShare::of(kafka.memory, 2), limits);
         assert_eq!(config.get(IN_FLIGHT), None, "set by its other name");
         assert_eq!(config.get("max.in.flight"), Some("5"));
     }
@@ -330,18 +344,29 @@ mod tests {
             batch: 1_000_000,
         };
         for workers in [1, 15, 100, 1000, 100_000] {
-            let memory = ClientMemory::divide(kafka.memory, workers);
-            let consumer = group_consumer(&kafka, "g", &Membership::default(), memory);
+            let share = ClientShare::of(kafka.memory, workers);
+            let consumer = group_consumer(&kafka, "g", &Membership::default(), share);
             consumer.create::<BaseConsumer>().unwrap();
-            let producer = producer(&kafka, memory, limits);
+            let producer = producer(&kafka, share, limits);
             producer.create::<BaseProducer>().unwrap();
         }
     }
 
     #[test]
     fn memory_is_divided() {
-        let memory = ClientMemory::divide(128 << 20, 4);
-        assert!(4 * (memory.fetch + memory.produce) <= 128 << 20);
-        assert_eq!(ClientMemory::divide(0, 0).fetch, 256 << 10);
+        let share = ClientShare::of(128 << 20, 4);
+        assert!(4 * (share.fetch + share.produce) <= 128 << 20);
+        assert_eq!(ClientShare::of(0, 0).fetch, 256 << 10);
+    }
+
+    #[test]
+    fn many_idle_workers_ask_less_often_each() {
+        let waits = [0, 1, 10, 30, 50, 1000, usize::MAX];
+        let waits = waits.map(|workers| ClientShare::of(0, workers).fetch_wait.as_millis());
+        assert_eq!(waits, [100, 100, 100, 300, 500, 500, 500]);
+        let kafka = settings(&[]);
+        let share = ClientShare::of(kafka.memory, 30);
+        let config = group_consumer(&kafka, "g", &Membership::default(), share);
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("300"));
     }
 }

@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{LogContext, log_through};
 use super::ffi::consume::{Heard, Member, RawRecord};
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, Membership, ffi, properties};
+use super::{ClientShare, ErrorKind, KafkaError, KafkaSettings, Membership, ffi, properties};
 use crate::record::{NextOffset, Origin, TopicPartition};
 
 /// What a poll gives.
@@ -172,13 +172,13 @@ impl Source {
         group: &str,
         topics: &[String],
         membership: &Membership,
-        memory: ClientMemory,
+        share: ClientShare,
     ) -> Result<Self, KafkaError> {
         let context = Context {
             log: LogContext::new("consumer"),
         };
         let doing = || format!("joining group {group:?}");
-        let config = properties::group_consumer(kafka, group, membership, memory);
+        let config = properties::group_consumer(kafka, group, membership, share);
         let consumer: BaseConsumer<Context> = config
             .create_with_context(context)
             .map_err(|error| KafkaError::client(doing(), &error))?;

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::producer::{Context, Producer};
-use super::{ClientMemory, ErrorKind, KafkaError, KafkaSettings, RecordLimits, Source, properties};
+use super::{ClientShare, ErrorKind, KafkaError, KafkaSettings, RecordLimits, Source, properties};
 use crate::record::{NextOffset, TopicPartition};
 
 /// First step of an abort: librdkafka drops what is queued, and waits for acknowledgements that
@@ -44,11 +44,11 @@ impl Producer {
     /// A transactional producer. Does not wait for the broker; to be followed by [`Self::init`].
     pub fn transactional(
         kafka: &KafkaSettings,
-        memory: ClientMemory,
+        share: ClientShare,
         limits: RecordLimits,
         id: &str,
     ) -> Result<Self, KafkaError> {
-        let config = properties::transactional_producer(kafka, memory, limits, id);
+        let config = properties::transactional_producer(kafka, share, limits, id);
         Self::create(&config, kafka.transaction_timeout())
     }
 

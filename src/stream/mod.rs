@@ -49,7 +49,7 @@ use self::health::WorkerHealth;
 use self::parts::Parts;
 use self::topics::Topics;
 use self::worker::Worker;
-use crate::kafka::{Admin, ClientMemory, KafkaSettings};
+use crate::kafka::{ClientShare, KafkaSettings, SharedAdmin};
 use crate::serving::Serving;
 use crate::telemetry::{Metrics, WorkerState};
 
@@ -70,8 +70,10 @@ const HUNG: Duration = Duration::from_secs(5);
 pub struct StreamContext {
     /// How to reach Kafka.
     pub kafka: KafkaSettings,
-    /// What each worker's clients may buffer.
-    pub memory: ClientMemory,
+    /// Looks topics up, for all streams.
+    pub admin: SharedAdmin,
+    /// What each worker's clients take of what all share.
+    pub share: ClientShare,
     /// What serves.
     pub serving: Arc<Serving>,
     /// Where to count.
@@ -133,7 +135,7 @@ impl Stream {
     pub fn start(settings: StreamSettings, context: StreamContext) -> std::io::Result<Self> {
         let parts = Parts::new(
             context.kafka.clone(),
-            context.memory,
+            context.share,
             Arc::clone(&context.metrics),
             context.instance_id.clone(),
         );
@@ -256,11 +258,12 @@ impl Shared {
     fn look_up_topics(&self) -> Option<Topics> {
         let mut pause = LOOK_UP_BACKOFF.0;
         let mut told = String::new();
-        let mut admin = None;
+        let mut admin: Option<Arc<_>> = None;
         while !self.parts.stopping() {
+            let describe = self.context.describe_topics;
             let found = match &admin {
-                Some(admin) => Topics::look_up(admin, &self.settings, self.context.describe_topics),
-                None => match Admin::new(&self.context.kafka) {
+                Some(admin) => Topics::look_up(admin, &self.settings, describe),
+                None => match self.context.admin.get(&self.context.kafka) {
                     Ok(new) => {
                         admin = Some(new);
                         continue;

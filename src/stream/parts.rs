@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::kafka::{ClientMemory, KafkaSettings};
+use crate::kafka::{ClientShare, KafkaSettings};
 use crate::telemetry::Metrics;
 
 /// A client is given this long to close, however late it is.
@@ -14,7 +14,7 @@ const LEAST_CLOSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) kafka: KafkaSettings,
-    pub(super) memory: ClientMemory,
+    pub(super) share: ClientShare,
     pub(super) metrics: Arc<Metrics>,
     pub(super) instance_id: String,
     /// How long a revocation may wait for acknowledgements.
@@ -28,7 +28,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(
         kafka: KafkaSettings,
-        memory: ClientMemory,
+        share: ClientShare,
         metrics: Arc<Metrics>,
         instance_id: String,
     ) -> Self {
@@ -36,7 +36,7 @@ impl Parts {
             instance_id,
             given_up: Mutex::new(None),
             kafka,
-            memory,
+            share,
             metrics,
             revoke_timeout: Duration::from_secs(10),
             stop: AtomicBool::new(false),

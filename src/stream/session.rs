@@ -29,8 +29,11 @@ use crate::telemetry::{
     VersionMetrics, WorkerState,
 };
 
-/// Longest time one poll waits: also how soon an idle worker notices a swap or a shutdown.
+/// Longest time one poll waits while something is about to change.
 const POLL_WAIT: Duration = Duration::from_millis(50);
+/// The same while nothing is: also how soon an idle worker notices a shutdown. Hundreds of idle workers
+/// that look more often are a load.
+const POLL_WAIT_IDLE: Duration = Duration::from_millis(250);
 /// While acknowledgements are outstanding the producer is served this often.
 const POLL_WAIT_IN_FLIGHT: Duration = Duration::from_millis(2);
 /// How often the lag gauges are set.
@@ -214,6 +217,10 @@ impl Session<'_> {
             return Ok(());
         }
         self.fill_batch()?;
+        if !self.batch.is_empty() {
+            // The wait for them may have been long.
+            self.take_snapshot()?;
+        }
         let cramped = self.serving.is_cramped().then(Instant::now);
         self.score_batch()?;
         if let Some(rest) = cramped.and_then(|since| self.room.after(since.elapsed())) {
@@ -276,8 +283,8 @@ impl Session<'_> {
             }
             let wait = match deadline {
                 None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
-                None if self.cycle_records == 0 => POLL_WAIT,
-                None => POLL_WAIT.min(self.until_cycle_end()),
+                None if self.cycle_records == 0 => self.poll_wait(),
+                None => self.poll_wait().min(self.until_cycle_end()),
                 Some(_) if self.settings.max_queue_delay.is_zero() => Duration::ZERO,
                 Some(at) => at.saturating_duration_since(Instant::now()),
             };
@@ -301,6 +308,16 @@ impl Session<'_> {
         }
         self.metrics.records_in.inc_by(self.batch.len() as u64);
         Ok(())
+    }
+
+    /// How long a poll may wait where nothing is under way.
+    fn poll_wait(&self) -> Duration {
+        // Answers that are to be tried again, revisions and the group's own are looked for.
+        let settled = self.member
+            && self.rebalances.is_empty()
+            && self.partitions.held() == 0
+            && !self.rewind_due;
+        if settled { POLL_WAIT_IDLE } else { POLL_WAIT }
     }
 
     /// Notes an event that is no record.

@@ -139,7 +139,7 @@ impl Worker {
         let group = &self.settings.group_id;
         let inputs = &self.settings.input_topics;
         let membership = self.membership();
-        let source = match Source::join(&parts.kafka, group, inputs, &membership, parts.memory) {
+        let source = match Source::join(&parts.kafka, group, inputs, &membership, parts.share) {
             Ok(source) => source,
             Err(error) => return Exit::Rebuild(error.to_string()),
         };
@@ -170,10 +170,10 @@ impl Worker {
         let parts = &self.parts;
         let limits = self.topics.limits();
         if !self.settings.exactly_once() {
-            return Ok(Producer::new(&parts.kafka, parts.memory, limits)?);
+            return Ok(Producer::new(&parts.kafka, parts.share, limits)?);
         }
         let id = format!("{}-{}", self.settings.group_id, self.id());
-        let producer = Producer::transactional(&parts.kafka, parts.memory, limits, &id)?;
+        let producer = Producer::transactional(&parts.kafka, parts.share, limits, &id)?;
         let mut transaction = Transaction::default();
         let start = Instant::now();
         loop {

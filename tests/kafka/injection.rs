@@ -9,7 +9,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 use swapstream::kafka::{
-    ClientMemory, ErrorKind, KafkaError, KafkaSettings, Membership, OutgoingRecord, Polled,
+    ClientShare, ErrorKind, KafkaError, KafkaSettings, Membership, OutgoingRecord, Polled,
     Position, Producer, RecordHeaders, RecordLimits, Source,
 };
 use swapstream::record::{NextOffset, TopicPartition};
@@ -241,9 +241,9 @@ impl Rig<'_> {
             client: std::collections::BTreeMap::new(),
             memory: 32 << 20,
         };
-        let memory = ClientMemory::divide(kafka.memory, 1);
+        let share = ClientShare::of(kafka.memory, 1);
         let inputs = ["in".to_owned()];
-        let source = Source::join(&kafka, "group", &inputs, &Membership::default(), memory);
+        let source = Source::join(&kafka, "group", &inputs, &Membership::default(), share);
         let source = source.unwrap();
         assert!(!source.is_member());
         let end = Instant::now() + PATIENCE;
@@ -271,8 +271,8 @@ impl Rig<'_> {
             record: 1_000_000,
             batch: 1_000_000,
         };
-        let memory = ClientMemory::divide(self.kafka.memory, 1);
-        Producer::transactional(&self.kafka, memory, limits, &unique("id")).unwrap()
+        let share = ClientShare::of(self.kafka.memory, 1);
+        Producer::transactional(&self.kafka, share, limits, &unique("id")).unwrap()
     }
 
     /// Sends a record to each partition and waits until all are answered.

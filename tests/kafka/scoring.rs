@@ -33,6 +33,10 @@ pub fn trials() -> Vec<Trial> {
             headers_stay_with_their_records,
         ),
         on_shared_broker("no_model_no_consumption", no_model_no_consumption),
+        on_shared_broker(
+            "the_first_event_after_a_pause_has_the_newest_version",
+            the_first_event_after_a_pause_has_the_newest_version,
+        ),
     ]
 }
 
@@ -158,6 +162,27 @@ fn scores_through_swaps_bit_for_bit(broker: &'static Broker) -> TestResult {
         scored.contains_key(&second) && scored.contains_key(&third),
         "{scored:?}"
     );
+    Ok(())
+}
+
+/// A worker waits long where nothing comes; what comes then is scored by what serves then.
+fn the_first_event_after_a_pause_has_the_newest_version(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    world.publish("v1", "1").ok();
+    world.publish("v2", "2").ok();
+    let mut revision = world.deploy("1");
+    let instance = world.start_ready("a");
+    let event = events().swap_remove(0);
+    let mut tail = world.tail(&world.output());
+    for version in ["2", "1", "2", "1", "2"] {
+        world.append(&world.input(), "key", Some(event.clone()), Vec::new());
+        tail.until(tail.records.len() + 1, PATIENCE);
+        let last = &predictions(&tail.records)[tail.records.len() - 1];
+        assert_eq!(last.revision, revision, "scored by {}", last.version);
+        revision = world.append_deploy(version, None);
+        instance.wait_serves(revision);
+    }
+    instance.stop();
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use swapstream::kafka::{ClientMemory, Membership, Polled, Position, Source};
+use swapstream::kafka::{ClientShare, Membership, Polled, Position, Source};
 use swapstream::record::{NextOffset, TopicPartition};
 
 use crate::support::trials::{TestResult, on_shared_broker};
@@ -38,13 +38,13 @@ fn send(world: &World, count: usize) {
 
 /// Commits an offset for the group as another program would.
 fn commit_by_hand(world: &World, offset: i64, metadata: &str) {
-    let memory = ClientMemory::divide(world.kafka.memory, 4);
+    let share = ClientShare::of(world.kafka.memory, 4);
     let source = Source::join(
         &world.kafka,
         &world.name,
         &[world.input()],
         &Membership::default(),
-        memory,
+        share,
     )
     .unwrap();
     let partition = TopicPartition::new(world.input(), 0);

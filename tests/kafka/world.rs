@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use swapstream::kafka::{
-    Admin, ClientMemory, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
+    Admin, ClientShare, DEFAULT_KAFKA_MEMORY, KafkaSettings, OutgoingRecord, Producer, Publisher,
     RecordHeaders, RecordLimits, SendError,
 };
 use swapstream::record::{Header, OutRecord, OwnedRecord};
@@ -314,8 +314,8 @@ include = ["flight_id"]
             record: 12_000_000,
             batch: 1_000_000,
         };
-        let memory = ClientMemory::divide(DEFAULT_KAFKA_MEMORY, 1);
-        let producer = Producer::new(&self.kafka, memory, limits).unwrap();
+        let share = ClientShare::of(DEFAULT_KAFKA_MEMORY, 1);
+        let producer = Producer::new(&self.kafka, share, limits).unwrap();
         for (partition, key, value, headers) in records {
             let headers = headers
                 .iter()
