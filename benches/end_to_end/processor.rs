@@ -351,12 +351,8 @@ impl Running {
 
     /// Waits until ours is ready.
     pub fn wait_ready(&self) {
-        self.wait_ready_within(PATIENCE);
-    }
-
-    pub fn wait_ready_within(&self, patience: Duration) {
         let address = self.address();
-        eventually("the instance is ready", patience, || {
+        eventually("the instance is ready", PATIENCE, || {
             match try_http_get(&address, "/readyz")? {
                 (200, _) => Ok(()),
                 (_, body) => Err(body),
