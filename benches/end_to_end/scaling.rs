@@ -133,6 +133,8 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
         let start = Instant::now();
         let mut command = std::process::Command::new(bin());
         command.arg("-c").arg(config).arg("run");
+        // A thousand are more than the default allows, by what their probes measure.
+        command.env("SWAPSTREAM__LIMITS__MODEL_MEMORY", "16GiB");
         let process = Process::spawn(&mut command);
         let pid = process.pid();
         let running = Running {

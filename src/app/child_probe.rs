@@ -64,9 +64,6 @@ impl ChildProbe {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // What a load frees goes back to the system at once: the child's memory is what the
-            // version holds.
-            .env("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
             // Ctrl-C in a terminal is not for the child.
             .process_group(0);
         // The model has no business with secrets of the configuration and of object stores.
