@@ -46,7 +46,7 @@ fn stream_error(line: &str) -> String {
 }
 
 #[test]
-fn defaults_are_those_of_the_design() {
+fn what_is_not_set_has_its_default() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
     assert_eq!(config.kafka.memory, 128 << 20);

@@ -167,10 +167,9 @@ pub fn models(job: &Job<'_>, counts: &[usize]) -> Value {
             swap.as_secs_f64()
         );
         rows.push(json!({
-            "models": count, "ready_seconds": ready.as_secs_f64(), "rss_mib": rss,
-            "idle_cores": idle, "swap_seconds": swap.as_secs_f64(),
             "models": count, "ready_seconds": ready.as_secs_f64(), "ready_cpu_seconds": to_ready,
             "rss_mib": rss, "idle_cores": idle, "threads": threads, "files": files,
+            "swap_seconds": swap.as_secs_f64(),
         }));
     }
     json!(rows)

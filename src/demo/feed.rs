@@ -19,11 +19,8 @@ use crate::kafka::{
 const MAX_LAG_BYTES: u64 = 2 << 20;
 /// Kafka's own default limits a batch to a little more than this.
 const MAX_BATCH_BYTES: usize = 1_000_000;
-const SHARE: ClientShare = ClientShare {
-    fetch: 1 << 20,
-    produce: 16 << 20,
-    fetch_wait: Duration::from_millis(100),
-};
+/// What the feed may have sent and unanswered.
+const PRODUCE_MEMORY: u64 = 16 << 20;
 /// How long the last events may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at the clock.
@@ -50,7 +47,12 @@ impl Feed<'_> {
             record: MAX_BATCH_BYTES,
             batch: MAX_BATCH_BYTES,
         };
-        let producer = Producer::new(self.stage.kafka(), SHARE, limits)?;
+        let kafka = self.stage.kafka();
+        let share = ClientShare {
+            produce: PRODUCE_MEMORY,
+            ..ClientShare::of(kafka.memory, 1)
+        };
+        let producer = Producer::new(kafka, share, limits)?;
         let mut number = self.first_events(&producer)?;
         let start = self.clock.elapsed();
         self.tally.lock().started = Some(start);

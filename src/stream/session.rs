@@ -203,24 +203,21 @@ impl Session<'_> {
         }
     }
 
-    /// One turn: take the newest snapshot, form a batch, score it, end the cycle when it is due.
+    /// One turn: form a batch, take the newest snapshot, score it, end the cycle when it is due.
     fn turn(&mut self) -> Step {
         self.health.beat();
         if self.parts.stopping() {
             return Err(Exit::Shutdown);
         }
-        self.take_snapshot()?;
         self.answer_rebalances()?;
         self.rewind()?;
         self.end_holds()?;
         if self.hold_back()? {
-            return Ok(());
+            return self.take_snapshot();
         }
         self.fill_batch()?;
-        if !self.batch.is_empty() {
-            // The wait for them may have been long.
-            self.take_snapshot()?;
-        }
+        // After the wait for records: what serves when they are there scores them.
+        self.take_snapshot()?;
         let cramped = self.serving.is_cramped().then(Instant::now);
         self.score_batch()?;
         if let Some(rest) = cramped.and_then(|since| self.room.after(since.elapsed())) {
