@@ -285,7 +285,7 @@ mod tests {
         let member = Member::new(consumer).unwrap();
         member.subscribe(&["t"]).unwrap();
         member.client().context().until_failed(|| {
-            member.poll(Duration::from_millis(20));
+            member.poll(Duration::from_millis(20), 0, &mut Vec::new());
         });
     }
 

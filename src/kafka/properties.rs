@@ -112,7 +112,8 @@ pub(super) fn group_consumer(
         // Of aborted transactions nothing is read; and committed offsets are asked for with
         // "require stable", so that a transaction that is still open is waited for.
         .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
+        // An end is an error to a batch, see `ffi::consume`; and nobody asks for it.
+        .set("enable.partition.eof", "false")
         .set("allow.auto.create.topics", "false");
     match membership.protocol {
         GroupProtocol::Classic => {

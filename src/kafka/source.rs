@@ -1,8 +1,9 @@
 //! A worker's consumer: member of the stream's group, polled by one thread.
 //!
-//! Rebalances come out of [`Source::poll`] as events and are answered by [`Source::assign`] and
-//! [`Source::give_up`]; until the answer, librdkafka holds the rebalance open and fetches nothing.
-//! So the worker finishes what it has in straight-line code instead of inside a callback.
+//! Rebalances come out of [`Source::poll`] as events, before any record, and are answered by
+//! [`Source::assign`] and [`Source::give_up`]; until the answer, librdkafka holds the rebalance open and
+//! fetches nothing. So the worker finishes what it has in straight-line code instead of inside a
+//! callback.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use crate::record::{NextOffset, Origin, TopicPartition};
 
 /// What a poll gives.
 #[derive(Debug)]
-pub enum Polled<'a> {
-    /// The next record.
-    Record(InputRecord<'a>),
+pub enum Polled {
+    /// Records: as many as are there and there was room for.
+    Records,
     /// Partitions were assigned; they are read from once [`Source::assign`] is called.
     Assigned(Vec<TopicPartition>),
     /// Partitions are to be given up with [`Source::give_up`].
@@ -34,16 +35,26 @@ pub enum Polled<'a> {
     },
     /// The answer to [`Source::commit`].
     Committed(Result<(), KafkaError>),
-    /// The end of a partition was reached.
-    EndOfPartition,
     /// Nothing happened within the time given.
     Idle,
     /// Something is wrong.
     Error(KafkaError),
+    /// A partition cannot be read. It, at least, is to be rewound to where reading had got to: the client
+    /// does not know any more.
+    PartitionError(KafkaError),
 }
 
 /// A polled record; its bytes lie in the client until it is dropped.
 pub struct InputRecord<'a>(RawRecord<'a>);
+
+/// Takes records in their outer form.
+struct Unwrapped<'e, E>(&'e mut E);
+
+impl<'s, E: Extend<InputRecord<'s>>> Extend<RawRecord<'s>> for Unwrapped<'_, E> {
+    fn extend<I: IntoIterator<Item = RawRecord<'s>>>(&mut self, records: I) {
+        self.0.extend(records.into_iter().map(InputRecord));
+    }
+}
 
 impl std::fmt::Debug for InputRecord<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -204,10 +215,17 @@ impl Source {
         self.consumer.context().log.last_error()
     }
 
-    /// The next record or event, waiting at most `timeout`.
-    pub fn poll(&self, timeout: Duration) -> Polled<'_> {
-        match self.consumer.poll(timeout) {
-            Some(Heard::Record(record)) => Polled::Record(InputRecord(record)),
+    /// The next event, or at most `room` records, which are added to `records`; waits at most `timeout`.
+    /// Events come first. Without room records stay where they are, and the group knows that the worker
+    /// lives.
+    pub fn poll<'s>(
+        &'s self,
+        timeout: Duration,
+        room: usize,
+        records: &mut impl Extend<InputRecord<'s>>,
+    ) -> Polled {
+        match self.consumer.poll(timeout, room, &mut Unwrapped(records)) {
+            Some(Heard::Records) => Polled::Records,
             Some(Heard::Assigned(partitions)) => Polled::Assigned(partitions),
             Some(Heard::Revoked(partitions)) => Polled::Revoked {
                 partitions,
@@ -217,10 +235,17 @@ impl Source {
                 let doing = format!("committing offsets of group {:?}", self.group);
                 KafkaError::client(doing, &error)
             })),
-            Some(Heard::EndOfPartition) => Polled::EndOfPartition,
             Some(Heard::Error(error)) => Polled::Error(self.error("reading", &error)),
-            Some(Heard::Nothing) | None => Polled::Idle,
+            Some(Heard::PartitionError(partition, error)) => {
+                Polled::PartitionError(self.error(&format!("reading {partition}"), &error))
+            }
+            None => Polled::Idle,
         }
+    }
+
+    /// The next event, as [`Self::poll`] without room.
+    pub fn poll_event(&self, timeout: Duration) -> Polled {
+        self.poll(timeout, 0, &mut Vec::new())
     }
 
     /// Committed offsets of `partitions`.
@@ -289,13 +314,12 @@ impl Source {
 
     /// Answers [`Polled::Assigned`]: reads `partitions` from where each says.
     pub fn assign(&self, partitions: &[(TopicPartition, Position)]) -> Result<(), KafkaError> {
-        to_list(
-            partitions
-                .iter()
-                .map(|(p, position)| (p, Offset::from(*position))),
-        )
-        .and_then(|list| self.consumer.incremental_assign(&list))
-        .map_err(|error| self.error("taking over partitions", &error))
+        let mut forwarded = partitions.iter();
+        forwarded
+            .try_for_each(|(partition, _)| self.consumer.forward(partition))
+            .and_then(|()| to_list(partitions.iter().map(|(p, at)| (p, Offset::from(*at)))))
+            .and_then(|list| self.consumer.incremental_assign(&list))
+            .map_err(|error| self.error("taking over partitions", &error))
     }
 
     /// Answers [`Polled::Revoked`].
@@ -406,7 +430,7 @@ impl Source {
     }
 
     /// Answers a rebalance whose partitions are of no use any more.
-    fn answer_while_closing(&self, event: Polled<'_>) {
+    fn answer_while_closing(&self, event: Polled) {
         let answered = match event {
             Polled::Assigned(partitions) => {
                 let at_end: Vec<_> = partitions.into_iter().map(|p| (p, Position::End)).collect();

@@ -190,15 +190,13 @@ impl Session<'_> {
             }
         }
         let names: Vec<TopicPartition> = positions.into_iter().map(|(p, _)| p).collect();
-        // librdkafka keeps the pause of a partition that was taken away during a wait.
+        // librdkafka keeps the pause of a partition that was taken away while it was held.
         let go: Vec<_> = names
             .iter()
             .filter(|p| !held.contains(p))
             .cloned()
             .collect();
         self.source.resume(&go)?;
-        // Where reading waits for commits, the new ones wait as well, from the next turn on.
-        self.held_back = false;
         if !held.is_empty() {
             self.metrics.held_partitions.add(held.len() as i64);
             self.source.pause(&held)?;
@@ -245,7 +243,6 @@ impl Session<'_> {
             }
         }
         let partitions: Vec<TopicPartition> = ended.into_iter().map(|(p, _)| p).collect();
-        self.held_back = false;
         Ok(self.source.resume(&partitions)?)
     }
 }

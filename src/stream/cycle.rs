@@ -9,14 +9,16 @@ use super::fence;
 use super::partitions::ToCommit;
 use super::session::{Exit, Session, Step};
 use super::stall::LIMIT;
-use crate::kafka::{KafkaError, Polled};
+use crate::kafka::KafkaError;
 use crate::record::NextOffset;
 use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind, WorkerState};
 
-/// A wait that is longer pauses the partitions and goes on polling.
-const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(1);
+/// A wait that is longer looks for events as well, so that the group knows that the worker lives.
+const WAIT_BEFORE_POLL: Duration = Duration::from_secs(1);
 /// One step of a wait.
 const STEP: Duration = Duration::from_millis(1);
+/// Before a refused commit is repeated.
+const COMMIT_AGAIN: Duration = Duration::from_millis(20);
 /// One poll while reading waits for commits.
 const HELD_BACK_POLL: Duration = Duration::from_millis(50);
 
@@ -61,7 +63,7 @@ impl Session<'_> {
     }
 
     /// Ends the cycle: waits for every acknowledgement, then commits. With a deadline it also
-    /// waits for the commit's answer, and gives up at the deadline without committing.
+    /// waits until the commit is stored, and gives up at the deadline without committing.
     pub(super) fn end_cycle(&mut self, deadline: Option<Instant>) -> Step {
         self.wait(deadline, |session| session.producer.in_flight() == 0)?;
         if self.settings.exactly_once() {
@@ -71,12 +73,30 @@ impl Session<'_> {
         let records = std::mem::take(&mut self.cycle_records);
         let (offsets, records) = self.partitions.due(records);
         self.commit_offsets(offsets, records)?;
-        if deadline.is_some() {
-            self.wait(deadline, |session| {
+        match deadline {
+            Some(deadline) => self.await_commits(deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the commits under way are stored. One that is refused is repeated: where several members
+    /// leave at once, each begins a rebalance, in which the broker refuses the others' commits for a moment.
+    fn await_commits(&mut self, deadline: Instant) -> Step {
+        loop {
+            self.wait(Some(deadline), |session| {
                 session.partitions.commits_under_way() == 0
             })?;
+            let error = self.commit_error.as_ref();
+            let again = error.is_some_and(KafkaError::is_retriable)
+                && Instant::now() + COMMIT_AGAIN < deadline;
+            if !again || self.partitions.to_commit().is_empty() {
+                return Ok(());
+            }
+            let event = self.source.poll_event(COMMIT_AGAIN);
+            self.on_event(event)?;
+            let (offsets, records) = self.partitions.due(0);
+            self.commit_offsets(offsets, records)?;
         }
-        Ok(())
     }
 
     /// Commits offsets up to which everything is acknowledged, for a cycle of `records`. Does not wait.
@@ -111,25 +131,18 @@ impl Session<'_> {
         let limit = most.saturating_mul(3);
         let over = self.cycle_records + self.partitions.unsettled() >= limit;
         if over != self.held_back {
-            let running = self.partitions.running();
-            if over {
-                let why = "commits are not answered; reading waits for them";
+            let why = over.then(|| "commits are not answered; reading waits for them".to_owned());
+            if let Some(why) = &why {
                 tracing::warn!(stream = self.settings.name, "{why}");
-                self.health.set(WorkerState::Running, Some(why.to_owned()));
-                self.source.pause(&running)?;
-            } else {
-                self.health.set(WorkerState::Running, None);
-                self.source.resume(&running)?;
             }
+            self.health.set(WorkerState::Running, why);
             self.held_back = over;
         }
         if over {
             self.serve_producer()?;
             self.settle_cycle()?;
-            match self.source.poll(HELD_BACK_POLL) {
-                Polled::Record(record) => self.stash.push_back(record),
-                event => self.on_event(event)?,
-            }
+            let event = self.source.poll_event(HELD_BACK_POLL);
+            self.on_event(event)?;
             if self.partitions.commits_under_way() == 0 && self.cycle_due(Instant::now()) {
                 self.end_cycle(None)?;
             }
@@ -141,7 +154,6 @@ impl Session<'_> {
     /// the next owner.
     pub(super) fn leave(&mut self) -> Step {
         self.batch.clear();
-        self.stash.clear();
         let deadline = Some(self.parts.leave_deadline());
         match self.end_cycle(deadline) {
             Err(Exit::Abort(reason)) => self.abort(&reason, deadline),
@@ -152,7 +164,6 @@ impl Session<'_> {
     /// Serves acknowledgements until `done`, without ever ceasing to poll.
     pub(super) fn wait(&mut self, deadline: Option<Instant>, done: impl Fn(&Self) -> bool) -> Step {
         let start = Instant::now();
-        let mut paused = false;
         loop {
             self.serve_producer()?;
             if done(self) {
@@ -175,34 +186,13 @@ impl Session<'_> {
             }
             self.health.beat();
             self.producer.poll(STEP);
-            if !paused && now.duration_since(start) >= WAIT_BEFORE_PAUSE {
-                let running = self.partitions.running();
-                self.source.pause(&running)?;
-                paused = true;
-            }
             // A commit's answer comes out of the consumer's poll, whichever wait this is.
-            if paused || self.partitions.commits_under_way() > 0 {
-                self.poll_without_taking()?;
+            if now.duration_since(start) >= WAIT_BEFORE_POLL
+                || self.partitions.commits_under_way() > 0
+            {
+                let event = self.source.poll_event(Duration::ZERO);
+                self.on_event(event)?;
             }
-        }
-        if paused {
-            self.resume_running()?;
-        }
-        Ok(())
-    }
-
-    /// Resumes what is not held for a revision. What is held back for its commits is paused again
-    /// in the next turn.
-    pub(super) fn resume_running(&mut self) -> Step {
-        self.held_back = false;
-        Ok(self.source.resume(&self.partitions.running())?)
-    }
-
-    /// Polls for events; a record that slips through is kept for the next batch.
-    fn poll_without_taking(&mut self) -> Step {
-        match self.source.poll(Duration::ZERO) {
-            Polled::Record(record) => self.stash.push_back(record),
-            event => self.on_event(event)?,
         }
         Ok(())
     }
@@ -210,6 +200,7 @@ impl Session<'_> {
     pub(super) fn on_committed(&mut self, result: Result<(), KafkaError>) {
         match result {
             Ok(()) => {
+                self.commit_error = None;
                 self.metrics.commits.inc(CommitOutcome::Committed);
                 self.partitions.commit_answered(true);
                 let failed = self.failed_commits.over();
@@ -232,6 +223,7 @@ impl Session<'_> {
                 } else {
                     tracing::debug!(stream, "{text}");
                 }
+                self.commit_error = Some(error);
             }
         }
     }

@@ -83,7 +83,6 @@ impl Session<'_> {
             "{reason}; aborting the transaction and reading again"
         );
         self.batch.clear();
-        self.stash.clear();
         if self.transaction.is_open() {
             self.call(Call::Abort, deadline, |producer, _, timeout| {
                 producer.abort(timeout)
@@ -108,16 +107,12 @@ impl Session<'_> {
         }
     }
 
-    /// Rewinds after an abort.
+    /// Rewinds after an abort, or where the client does not know how far it has read.
     pub(super) fn rewind(&mut self) -> Step {
         if !std::mem::take(&mut self.rewind_due) {
             return Ok(());
         }
-        // Polled meanwhile, from where reading had got to.
-        self.stash.clear();
         let positions = self.partitions.positions();
-        // A wait that ended in the abort has left them paused.
-        self.resume_running()?;
         Ok(self.source.rewind(&positions, REWIND)?)
     }
 

@@ -136,6 +136,14 @@ impl Partitions {
         self.owned.get(partition).and_then(|owned| owned.next)
     }
 
+    /// [`Self::next`] of partition `number` of `topic`.
+    pub(super) fn next_of(&self, topic: &str, number: i32) -> Option<NextOffset> {
+        // A worker owns few partitions: a walk is cheaper than making a key.
+        let mut all = self.owned.iter();
+        let found = all.find(|(p, _)| p.partition == number && *p.topic == *topic);
+        found.and_then(|(_, owned)| owned.next)
+    }
+
     /// Gives partitions up; gives the number that were held back.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) -> usize {
         if let Some(closing) = &mut self.closing {
@@ -151,7 +159,6 @@ impl Partitions {
     /// Notes that the record at `offset` is done: its prediction or dead letter was sent, or it
     /// was skipped. `revision` scored it.
     pub(super) fn done(&mut self, topic: &str, number: i32, offset: RecordOffset, revision: i64) {
-        // A worker owns few partitions: a walk is cheaper than making a key.
         let mut all = self.owned.iter_mut();
         let found = all.find(|(p, _)| p.partition == number && *p.topic == *topic);
         if let Some((_, owned)) = found {
@@ -262,12 +269,6 @@ impl Partitions {
     pub(super) fn commits_under_way(&self) -> usize {
         self.under_way.len()
     }
-
-    /// The partitions that are not held back.
-    pub(super) fn running(&self) -> Vec<TopicPartition> {
-        let running = self.owned.iter().filter(|(_, owned)| owned.hold.is_none());
-        running.map(|(partition, _)| partition.clone()).collect()
-    }
 }
 
 #[cfg(test)]
@@ -319,7 +320,7 @@ mod tests {
             partitions.end_holds(5, start, limit),
             [(tp(0), HoldEnd::Reached)]
         );
-        assert_eq!(partitions.running(), [tp(0)]);
+        assert_eq!(partitions.positions(), [(tp(0), NextOffset(1))]);
         let later = start + limit;
         assert_eq!(
             partitions.end_holds(5, later, limit),

@@ -103,8 +103,6 @@ pub(super) struct Session<'s> {
     /// Metrics of the versions whose acknowledgements may still come, by slot.
     pub(super) versions: VecDeque<(u16, VersionMetrics)>,
     pub(super) batch: Vec<InputRecord<'s>>,
-    /// Records that were polled while the worker was waiting for something else.
-    pub(super) stash: VecDeque<InputRecord<'s>>,
     pub(super) rebalances: VecDeque<Rebalance>,
     /// Since when the starts of new partitions could not be looked up.
     pub(super) look_up_since: Option<Instant>,
@@ -117,6 +115,8 @@ pub(super) struct Session<'s> {
     pub(super) troubles: Complaints,
     /// Commits that failed since the last one that did not.
     pub(super) failed_commits: Complaints,
+    /// The newest answer to a commit, where that was an error.
+    pub(super) commit_error: Option<KafkaError>,
     pub(super) pace: Pace,
     pub(super) room: Room,
     pub(super) stall: Stall,
@@ -274,10 +274,6 @@ impl Session<'_> {
             .rows(self.settings.max_batch_size, self.settings.max_batch_time);
         let mut deadline: Option<Instant> = None;
         while self.batch.len() < limit {
-            if let Some(record) = self.stash.pop_front() {
-                self.batch.push(record);
-                continue;
-            }
             let wait = match deadline {
                 None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
                 None if self.cycle_records == 0 => self.poll_wait(),
@@ -285,26 +281,43 @@ impl Session<'_> {
                 Some(_) if self.settings.max_queue_delay.is_zero() => Duration::ZERO,
                 Some(at) => at.saturating_duration_since(Instant::now()),
             };
-            match self.source.poll(wait) {
-                Polled::Record(record) => {
+            let room = limit - self.batch.len();
+            match self.source.poll(wait, room, &mut self.batch) {
+                Polled::Records => {
                     self.clear_trouble();
-                    self.batch.push(record);
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.max_queue_delay);
                 }
                 Polled::Idle if deadline.is_some_and(|at| Instant::now() < at) => {}
                 Polled::Idle => break,
-                Polled::EndOfPartition => {}
                 event => {
                     self.on_event(event)?;
-                    // A rebalance is answered before anything else is read.
-                    if !self.rebalances.is_empty() {
+                    // A rebalance is answered, and a rewind done, before anything else is read.
+                    if !self.rebalances.is_empty() || self.rewind_due {
                         break;
                     }
                 }
             }
         }
+        self.drop_done();
         self.metrics.records_in.inc_by(self.batch.len() as u64);
         Ok(())
+    }
+
+    /// Drops polled records that are done already. Where a rebalance begins while records are being
+    /// polled, librdkafka may fetch them again after it: it notes how far it is only afterwards.
+    fn drop_done(&mut self) {
+        let partitions = &self.partitions;
+        let mut last = None;
+        self.batch.retain(|record| {
+            let origin = record.origin();
+            let place = (origin.topic.as_ptr(), origin.partition);
+            let next = match last {
+                Some((known, next)) if known == place => next,
+                _ => partitions.next_of(origin.topic, origin.partition),
+            };
+            last = Some((place, next));
+            next.is_none_or(|next| origin.offset >= next.0)
+        });
     }
 
     /// How long a poll may wait where nothing is under way.
@@ -318,7 +331,7 @@ impl Session<'_> {
     }
 
     /// Notes an event that is no record.
-    pub(super) fn on_event(&mut self, event: Polled<'_>) -> Step {
+    pub(super) fn on_event(&mut self, event: Polled) -> Step {
         match event {
             Polled::Assigned(partitions) => {
                 self.metrics.rebalances.inc(RebalanceKind::Assigned);
@@ -351,7 +364,11 @@ impl Session<'_> {
             }
             Polled::Committed(result) => self.on_committed(result),
             Polled::Error(error) => self.on_error(&error)?,
-            Polled::Record(_) | Polled::EndOfPartition | Polled::Idle => {}
+            Polled::PartitionError(error) => {
+                self.rewind_due = true;
+                self.on_error(&error)?;
+            }
+            Polled::Records | Polled::Idle => {}
         }
         Ok(())
     }
@@ -365,7 +382,6 @@ impl Session<'_> {
                 .any(|p| p.partition == origin.partition && *p.topic == *origin.topic)
         };
         self.batch.retain(keep);
-        self.stash.retain(keep);
     }
 
     /// Forgets everything about `partitions`.

@@ -249,7 +249,7 @@ impl Rig<'_> {
         let end = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < end, "the group does not form");
-            if let Polled::Assigned(partitions) = source.poll(Duration::from_millis(100)) {
+            if let Polled::Assigned(partitions) = source.poll_event(Duration::from_millis(100)) {
                 let starts: Vec<_> = partitions
                     .into_iter()
                     .map(|p| (p, Position::Beginning))

@@ -23,6 +23,11 @@ pub fn trials() -> Vec<Trial> {
             with_authorizer,
             a_refused_dead_letter_topic_is_waited_for,
         ),
+        on_own_broker(
+            "reading_that_is_refused_for_a_while_skips_nothing",
+            with_authorizer,
+            reading_that_is_refused_for_a_while_skips_nothing,
+        ),
         on_shared_broker(
             "a_deleted_dead_letter_topic_is_waited_for",
             a_deleted_dead_letter_topic_is_waited_for,
@@ -174,6 +179,7 @@ fn with_authorizer() -> BrokerOptions {
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
 const ALL: u8 = 2;
+const READ: u8 = 3;
 const WRITE: u8 = 4;
 const DENY: u8 = 2;
 const ALLOW: u8 = 3;
@@ -240,5 +246,56 @@ fn refused_and_allowed_again(broker: &Broker, topic: fn(&World) -> String) -> Te
     instance.wait_ready();
     instance.stop();
     assert_eq!(world.committed()[0].0, Some(3));
+    Ok(())
+}
+
+/// Reading a topic is refused while the stream runs; before it is allowed again another member comes,
+/// for which librdkafka stops fetching and goes on from where it thinks that reading had got to.
+fn reading_that_is_refused_for_a_while_skips_nothing(broker: &Broker) -> TestResult {
+    const EACH: i64 = 40;
+    const PARTITIONS: i32 = 4;
+    let world = World::new(broker, PARTITIONS);
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    let event = events().remove(0);
+    let produce = || {
+        let each = (0..EACH).flat_map(|_| 0..PARTITIONS);
+        world.produce(each.map(|partition| (partition, None, Some(&event[..]))));
+    };
+    let first = world.start_ready("a");
+    produce();
+    world.read(&world.output(), PARTITIONS as usize * EACH as usize);
+    acl(broker, CREATE_ACLS, &world.input(), ALL, ALLOW);
+    acl(broker, CREATE_ACLS, &world.input(), READ, DENY);
+    produce();
+    let errors = "swapstream_kafka_errors_total{client=\"consumer\",kind=\"retriable\"}";
+    eventually("reading is refused", PATIENCE, || {
+        let count = first.metric(errors);
+        (count > 0.0).then_some(()).ok_or(format!("{count} errors"))
+    });
+    let second = world.start("b");
+    eventually("it takes over a partition", PATIENCE, || {
+        let counts = [(&first, "revoked"), (&second, "assigned")].map(|(instance, kind)| {
+            let labels = format!("kind=\"{kind}\",stream=\"flights\"");
+            instance.metric(&format!("swapstream_rebalances_total{{{labels}}}"))
+        });
+        let done = counts.iter().all(|count| *count > 0.0);
+        done.then_some(()).ok_or(format!("{counts:?} rebalances"))
+    });
+    acl(broker, DELETE_ACLS, &world.input(), READ, DENY);
+    produce();
+    let mut tail = world.tail(&world.output());
+    tail.until_that("every prediction", PATIENCE, |records| {
+        let found = predictions(records);
+        (0..PARTITIONS).all(|partition| {
+            (0..3 * EACH).all(|offset| {
+                let of =
+                    |one: &&crate::world::Read| (one.partition, one.offset) == (partition, offset);
+                found.iter().any(|one| of(&one))
+            })
+        })
+    });
+    first.stop();
+    second.stop();
     Ok(())
 }

@@ -25,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
         on_shared_broker("a_restart_loses_nothing", a_restart_loses_nothing),
         on_shared_broker("two_instances_share_the_partitions", two_instances_share),
         on_shared_broker(
+            "a_stop_commits_what_each_worker_has_scored",
+            a_stop_commits_what_each_worker_has_scored,
+        ),
+        on_shared_broker(
             "keys_headers_and_timestamps_travel",
             keys_headers_and_timestamps_travel,
         ),
@@ -285,6 +289,31 @@ fn two_instances_share(broker: &'static Broker) -> TestResult {
     let read = predictions(&tail.records);
     assert_in_order(&read);
     first.stop();
+    Ok(())
+}
+
+/// Workers leave their group in the midst of their work, each at its own time, and each begins a
+/// rebalance for the others.
+fn a_stop_commits_what_each_worker_has_scored(broker: &'static Broker) -> TestResult {
+    const WORKERS: i32 = 8;
+    let mut world = World::new(broker, WORKERS);
+    world.stream_extra = format!("workers = {WORKERS}\ncommit_interval = \"60s\"");
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    let event = events().remove(0);
+    let mut tail = world.tail(&world.output());
+    for _ in 0..4 {
+        let instance = world.start_ready("a");
+        let each = (0..3_000).flat_map(|_| 0..WORKERS);
+        world.produce(each.map(|partition| (partition, None, Some(&event[..]))));
+        let before = tail.records.len();
+        tail.until(before + 1_000, PATIENCE);
+        instance.stop();
+        tail.settle();
+        let committed = world.committed().into_iter().map(|(offset, _)| offset);
+        let committed: i64 = committed.map(Option::unwrap_or_default).sum();
+        assert_eq!(committed, tail.records.len() as i64);
+    }
     Ok(())
 }
 

@@ -55,7 +55,7 @@ fn commit_by_hand(world: &World, offset: i64, metadata: &str) {
             std::time::Instant::now() < end,
             "the commit is not answered"
         );
-        match source.poll(Duration::from_millis(50)) {
+        match source.poll_event(Duration::from_millis(50)) {
             Polled::Assigned(partitions) => {
                 let at_end: Vec<_> = partitions.into_iter().map(|p| (p, Position::End)).collect();
                 source.assign(&at_end).unwrap();
