@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::floor::Inference;
 use crate::options::Options;
-use crate::processor::{Kind, Setup};
+use crate::processor::{Kind, LINGER_MS, Setup};
 use crate::stats::median;
 use crate::workload::Workload;
 use crate::{Bench, Ready, file_of, report, svg, throughput};
@@ -22,9 +22,13 @@ impl Bench<'_> {
             workload.about,
             workload.event_bytes()
         );
+        let mut client = options.client.clone();
+        if client.iter().all(|(key, _)| key != "linger.ms") {
+            client.push(("linger.ms".to_owned(), LINGER_MS.to_string()));
+        }
         let setup = Setup {
             exactly_once: options.exactly_once,
-            client: options.client.clone(),
+            client,
             ..Setup::default()
         };
         let mut runs = Vec::new();

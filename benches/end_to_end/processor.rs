@@ -93,6 +93,10 @@ pub struct Job<'a> {
     digest: Digest,
 }
 
+/// How long every processor waits for more records before it sends, at full speed: what Kafka's own
+/// producer does unless it is told otherwise (since 4.0, KIP-1030). Ours waits 1 ms unless it is set.
+pub const LINGER_MS: u32 = 5;
+
 /// The model's name in all runs.
 pub const MODEL: &str = "bench";
 
@@ -303,7 +307,7 @@ processing_guarantee = "{guarantee}"
             "input_topic": input,
             "output_topic": output,
             "exactly_once": setup.exactly_once,
-            "linger_ms": 5,
+            "linger_ms": LINGER_MS,
             "compression": self.workload.compression,
             "model_file": self.workload.model,
             "model": MODEL,

@@ -329,6 +329,8 @@ impl Event {
 pub(in crate::kafka) struct RawRecord<'c> {
     message: NonNull<sys::rd_kafka_message_t>,
     topic: NonNull<str>,
+    /// Kept, since it is asked for several times.
+    timestamp: Option<i64>,
     client: PhantomData<&'c ()>,
 }
 
@@ -362,9 +364,14 @@ impl RawRecord<'_> {
                 name
             }
         };
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is live, the out-pointer valid for writes.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(message.as_ptr(), &raw mut kind) };
+        let known = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         Self {
             message,
             topic: name,
+            timestamp: (known && timestamp != -1).then_some(timestamp),
             client: PhantomData,
         }
     }
@@ -375,20 +382,13 @@ impl RawRecord<'_> {
     }
 
     pub(in crate::kafka) fn origin(&self) -> Origin<'_> {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is live, the out-pointer valid for writes; the name lives as long as
-        // the message.
-        let (timestamp, topic) = unsafe {
-            let timestamp = sys::rd_kafka_message_timestamp(self.message.as_ptr(), &raw mut kind);
-            (timestamp, self.topic.as_ref())
-        };
-        let known = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         let message = self.message();
         Origin {
-            topic,
+            // SAFETY: the name lives as long as the message.
+            topic: unsafe { self.topic.as_ref() },
             partition: message.partition,
             offset: message.offset,
-            timestamp: (known && timestamp != -1).then_some(timestamp),
+            timestamp: self.timestamp,
         }
     }
 
