@@ -79,17 +79,23 @@ impl Session<'_> {
         }
     }
 
-    /// Waits until the commits under way are stored. One that is refused is repeated: where several members
-    /// leave at once, each begins a rebalance, in which the broker refuses the others' commits for a moment.
+    /// Waits until the commits under way are stored. One that is refused is repeated until the deadline: where
+    /// several members leave at once, each begins a rebalance, in which the broker refuses the others' commits
+    /// for a moment.
     fn await_commits(&mut self, deadline: Instant) -> Step {
         loop {
             self.wait(Some(deadline), |session| {
                 session.partitions.commits_under_way() == 0
             })?;
-            let error = self.commit_error.as_ref();
-            let again = error.is_some_and(KafkaError::is_retriable)
-                && Instant::now() + COMMIT_AGAIN < deadline;
-            if !again || self.partitions.to_commit().is_empty() {
+            let Some(error) = &self.commit_error else {
+                return Ok(());
+            };
+            if self.partitions.to_commit().is_empty() {
+                return Ok(());
+            }
+            if !error.is_retriable() || Instant::now() + COMMIT_AGAIN >= deadline {
+                let stream = &self.settings.name;
+                tracing::warn!(stream, "{error}; what it covers will be read again");
                 return Ok(());
             }
             let event = self.source.poll_event(COMMIT_AGAIN);

@@ -367,6 +367,8 @@ impl Session<'_> {
             Polled::PartitionError(error) => {
                 self.rewind_due = true;
                 self.on_error(&error)?;
+                // Whatever its kind: until a record comes, nothing is read there.
+                self.trouble(&error);
             }
             Polled::Records | Polled::Idle => {}
         }
