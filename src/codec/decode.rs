@@ -5,6 +5,8 @@
 //! `include` reads are checked for their grammar only. Messages name fields and never repeat
 //! values: those may be confidential.
 
+mod brief;
+mod cells;
 mod layout;
 mod number;
 mod paths;

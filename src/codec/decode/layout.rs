@@ -1,6 +1,7 @@
 //! The contract turned around: from event field to the places that it fills.
 
 use super::Scratch;
+use super::cells::Steps;
 use super::paths::Paths;
 use super::text::write_compact;
 use crate::codec::{Columns, Values};
@@ -14,6 +15,7 @@ use crate::with_values;
 pub(super) struct Layout {
     pub(super) fields: Vec<Field>,
     pub(super) paths: Paths,
+    pub(super) steps: Steps,
     columns: Vec<ColumnShape>,
     include: Vec<Included>,
 }
@@ -98,6 +100,7 @@ impl Layout {
         let mut layout = Self {
             fields: Vec::new(),
             paths: Paths::new([]),
+            steps: Steps::default(),
             columns: Vec::new(),
             include: Vec::new(),
         };
@@ -125,6 +128,7 @@ impl Layout {
             }
         }
         layout.paths = Paths::new(layout.fields.iter().map(|field| field.name.as_str()));
+        layout.steps = Steps::new(layout.paths.of_event(), &layout.fields);
         layout
     }
 

@@ -19,9 +19,9 @@ pub(super) struct Decimal {
 /// So many digits fit into 64 bits.
 const MOST_DIGITS: usize = 18;
 /// Integers up to here are doubles.
-const EXACT: u64 = 1 << 53;
+pub(super) const EXACT: u64 = 1 << 53;
 
-const POWERS: [f64; MOST_DIGITS + 1] = [
+pub(super) const POWERS: [f64; MOST_DIGITS + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18,
 ];
@@ -254,7 +254,7 @@ const ZEROS: u64 = 0x3030_3030_3030_3030;
 
 /// How many of the eight bytes, from the first (lowest) one on, are digits.
 #[inline]
-fn leading_digits(word: u64) -> usize {
+pub(super) fn leading_digits(word: u64) -> usize {
     const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
     // A digit's high half is 3, also with 6 added. A carry comes out of no digit, and reaches only
     // bytes behind the first that is none.
@@ -265,7 +265,7 @@ fn leading_digits(word: u64) -> usize {
 
 /// The value of the first `count` of eight bytes, which are digits.
 #[inline]
-fn value(word: u64, count: usize) -> u64 {
+pub(super) fn value(word: u64, count: usize) -> u64 {
     const MASK: u64 = 0x0000_00ff_0000_00ff;
     // The digits move to the end, zeros in front of them.
     let zeros = 8 * (8 - count.min(8)) as u32;

@@ -30,13 +30,13 @@ impl Entry {
         &self.key
     }
 
+    /// The key, if events have it as it is: without characters that JSON escapes.
+    pub(super) fn as_written(&self) -> Option<&str> {
+        as_written(&self.key)
+    }
+
     fn new(key: &str) -> Self {
-        let escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
-        let text = if key.bytes().any(escaped) {
-            String::new()
-        } else {
-            format!("{key}\":")
-        };
+        let text = as_written(key).map_or_else(String::new, |key| format!("{key}\":"));
         let words = text.as_bytes().chunks(8).map(|part| {
             let (mut word, mut mask) = ([0; 8], [0; 8]);
             for ((to, all), from) in word.iter_mut().zip(&mut mask).zip(part) {
@@ -61,6 +61,11 @@ impl Entry {
             && !self.words.is_empty()
             && pairs.all(|((word, mask), have)| u64::from_le_bytes(*have) & mask == *word)
     }
+}
+
+fn as_written(key: &str) -> Option<&str> {
+    let escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    (!key.bytes().any(escaped)).then_some(key)
 }
 
 /// All keys that matter. The first node is the event.
@@ -140,6 +145,12 @@ impl Paths {
         let index = node.table.find(key, &node.entries)?;
         *hint = index;
         node.entries.get(index)
+    }
+
+    /// The entries of the event's own keys.
+    pub(super) fn of_event(&self) -> &[Entry] {
+        let event = self.nodes.get(EVENT);
+        event.map_or(&[], |node| node.entries.as_slice())
     }
 
     /// The entry `hint` of the event's own keys, if `text` begins with its key, a quote and a colon;

@@ -55,7 +55,8 @@ impl<'a> Pass<'a> {
         self.space();
         let mut found = 0;
         if self.byte()? != b'}' {
-            for place in 0.. {
+            let mut place = 0;
+            loop {
                 match self.key(place)? {
                     Key::Read(entry) if entry.child.is_some() => return None,
                     Key::Read(entry) => {
@@ -64,14 +65,15 @@ impl<'a> Pass<'a> {
                     }
                     Key::Unread => self.skip()?,
                 }
+                place += 1;
                 self.space();
-                match self.byte()? {
-                    b',' => {
-                        self.at += 1;
-                        self.space();
-                    }
-                    _ => break,
+                let cells = self.cells(place);
+                (place, found) = (place + cells, found + cells);
+                if self.byte()? != b',' {
+                    break;
                 }
+                self.at += 1;
+                self.space();
             }
         }
         self.take(b'}')?;
@@ -108,6 +110,13 @@ impl<'a> Pass<'a> {
         self.rest()
             .starts_with(literal)
             .then(|| self.at += literal.len())
+    }
+
+    /// The fields from this place on that each fill a cell, as far as they stand as in the last event.
+    #[inline]
+    fn cells(&mut self, place: usize) -> usize {
+        let (steps, bytes) = (&self.layout.steps, self.bytes);
+        steps.read(self.scratch, bytes, &mut self.at, place, self.batch)
     }
 
     /// The key in this place and its colon: what it means.
@@ -173,12 +182,7 @@ impl<'a> Pass<'a> {
     #[inline]
     fn cell(&mut self, cell: &Cell) -> Option<()> {
         let (decimal, length) = decimal(self.rest())?;
-        let value = decimal.single()?;
-        let column = self.batch.columns.get_mut(cell.column)?;
-        let Values::Float(values) = &mut column.values else {
-            return None;
-        };
-        *values.get_mut(self.batch.rows * column.row_len + cell.at)? = value;
+        cell.put(decimal.single()?, self.batch)?;
         self.at += length;
         Some(())
     }
@@ -396,7 +400,28 @@ fn plain_len(bytes: &[u8]) -> Option<usize> {
         }
         at += PART;
     }
+    // The rest of it eight.
+    for part in bytes.get(at..)?.as_chunks().0 {
+        let found = specials(u64::from_le_bytes(*part));
+        if found != 0 {
+            at += (found.trailing_zeros() / 8) as usize;
+            return (*bytes.get(at)? == b'"').then_some(at);
+        }
+        at += 8;
+    }
     let rest = bytes.get(at..)?;
     let end = rest.iter().position(|byte| special(*byte) != 0)?;
     (*rest.get(end)? == b'"').then_some(at + end)
+}
+
+/// The highest bit of the first byte that is a quote, a backslash or below a space, and of some above
+/// it; 0 where there is none.
+#[inline]
+fn specials(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let equal = |byte: u8| zero(word ^ (ONES * u64::from(byte)));
+    let control = word.wrapping_sub(ONES * u64::from(b' ')) & !word;
+    (equal(b'"') | equal(b'\\') | control) & HIGH
 }

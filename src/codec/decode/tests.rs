@@ -35,7 +35,7 @@ fn field(name: &str, element: ElementType, shape: &[usize], missing: Missing) ->
     }
 }
 
-fn features(names: &[&str], element: ElementType, missing: Missing) -> InputContract {
+pub(super) fn features(names: &[&str], element: ElementType, missing: Missing) -> InputContract {
     let listed = names.iter().map(|name| feature(name, missing.clone()));
     let listed = listed.collect();
     let mut input = field("x", element, &[names.len()], missing);
@@ -43,7 +43,7 @@ fn features(names: &[&str], element: ElementType, missing: Missing) -> InputCont
     input
 }
 
-fn contract(inputs: Vec<InputContract>) -> Contract {
+pub(super) fn contract(inputs: Vec<InputContract>) -> Contract {
     Contract {
         inputs,
         outputs: Vec::new(),

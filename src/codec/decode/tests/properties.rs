@@ -126,6 +126,18 @@ fn plain_event() -> impl Strategy<Value = Value> {
     values.prop_map(|values| object(NAMES.into_iter().zip(values).collect()))
 }
 
+/// A cell as text: a number of many kinds, null, or what is neither.
+fn cell() -> impl Strategy<Value = String> {
+    prop_oneof![
+        40 => "-?[0-9]{1,4}(\\.[0-9]{1,5})?",
+        10 => any::<f32>().prop_map(|x| Value::from(x).to_string()),
+        6 => any::<f64>().prop_map(|x| Value::from(x).to_string()),
+        6 => Just("null".to_owned()),
+        1 => "-?[0-9]{0,20}\\.?[0-9]{0,20}(e-?[0-9]{1,2})?",
+        1 => select(vec!["\"1\"", "true", "[1]", "nulL", "null ", "1 ", "\"a,b\"", ""]).prop_map(str::to_owned),
+    ]
+}
+
 /// Values by their bits: NaN equals NaN, and −0 is not 0.
 fn bits<'a>(values: impl Iterator<Item = &'a Values>) -> String {
     format!("{:?}", values.collect::<Vec<_>>())
@@ -281,6 +293,43 @@ proptest! {
                 .each_ref()
                 .map(|batch| bits(batch.columns.iter().map(|column| &column.values)));
             prop_assert_eq!(fast, slow, "{}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn cells_in_a_row_are_read_as_by_the_slow_pass(
+        policies in vec(missing(ElementType::Float), 8),
+        space in select(vec!["", " "]),
+        events in vec(vec(cell(), 8..11), 1..5),
+        swaps in vec((any::<Index>(), any::<Index>()), 0..2),
+        include in vec(Just("field 3".to_owned()), 0..2),
+    ) {
+        let names: Vec<String> = (0..8).map(|number| format!("field {number}")).collect();
+        let mut input = field("x", ElementType::Float, &[8], policies[0].clone());
+        let features = names.iter().zip(&policies);
+        let features = features.map(|(name, missing)| feature(name, missing.clone()));
+        input.source = InputSource::Features(features.collect());
+        let contract = contract(vec![input]);
+        let [mut fast, mut slow] = [(); 2].map(|()| Decoder::new(&contract, &include));
+        slow.scratch.passed_over = (0, u32::MAX);
+        for cells in events {
+            // More cells than fields: some are doubled.
+            let mut fields: Vec<String> = cells
+                .iter()
+                .enumerate()
+                .map(|(at, value)| format!("\"field {}\":{space}{value}", at % 8))
+                .collect();
+            for (one, other) in &swaps {
+                let (one, other) = (one.index(fields.len()), other.index(fields.len()));
+                fields.swap(one, other);
+            }
+            let text = format!("{{{}}}", fields.join(&format!(",{space}")));
+            let [fast, slow] = [&mut fast, &mut slow].map(|decoder| {
+                let (mut batch, mut included) = (empty_batch(&contract), Vec::new());
+                let result = decoder.decode(Some(text.as_bytes()), &mut batch, &mut included);
+                (result, bits(batch.columns.iter().map(|column| &column.values)), included)
+            });
+            prop_assert_eq!(fast, slow, "{}", text);
         }
     }
 

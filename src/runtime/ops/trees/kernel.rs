@@ -18,6 +18,8 @@
 )]
 
 use super::bits::{BitTree, BitTrees};
+#[cfg(target_arch = "x86_64")]
+use super::gather;
 
 /// Walks side by side.
 pub(crate) const LANES: usize = 16;
@@ -41,6 +43,10 @@ pub(crate) trait Node: Copy {
     fn payload(self) -> u32;
     /// The threshold, where thresholds are floats.
     fn float(self) -> Option<f32>;
+    /// Nodes of eight bytes as such.
+    fn narrow(_nodes: &[Self]) -> Option<&[Narrow]> {
+        None
+    }
     /// Nodes from this one to where a row with this value in its column goes on.
     fn next(self, value: Self::Value) -> isize;
 }
@@ -73,7 +79,7 @@ pub(crate) struct Double {
 }
 
 macro_rules! node {
-    ($node:ident, $value:ident, $from_payload:expr, $to_payload:expr, $float:expr) => {
+    ($node:ident, $value:ident, $from_payload:expr, $to_payload:expr, $float:expr $(, $narrow:expr)?) => {
         impl Node for $node {
             type Value = $value;
 
@@ -120,6 +126,10 @@ macro_rules! node {
                 $float(self.threshold)
             }
 
+            $(fn narrow(nodes: &[Self]) -> Option<&[Narrow]> {
+                $narrow(nodes)
+            })?
+
             #[inline(always)]
             fn next(self, value: $value) -> isize {
                 self.right as isize - isize::from(value <= self.threshold)
@@ -128,7 +138,7 @@ macro_rules! node {
     };
 }
 
-node!(Narrow, f32, f32::from_bits, f32::to_bits, Some);
+node!(Narrow, f32, f32::from_bits, f32::to_bits, Some, Some);
 node!(Wide, f32, f32::from_bits, f32::to_bits, Some);
 node!(
     Double,
@@ -241,14 +251,13 @@ impl<N: Node> Forest<N> {
         self.columns
     }
 
-    /// The payloads that [`LANES`] rows, which lie one behind the other, find in one tree.
-    #[inline(always)]
-    pub(crate) fn walk_rows(&self, tree: usize, rows: &[N::Value]) -> [u32; LANES] {
-        let depth = self.trees.get(tree).map_or(0, |tree| tree.depth);
-        self.walk_on(tree, rows, [0; LANES], depth)
+    /// Steps from the root of a tree to its farthest leaf.
+    pub(crate) fn depth(&self, tree: usize) -> u32 {
+        self.trees.get(tree).map_or(0, |tree| tree.depth)
     }
 
-    /// The same from these places of the tree on, no leaf farther than `steps`.
+    /// The payloads that [`LANES`] rows, which lie one behind the other, find in one tree from these
+    /// places of it on, no leaf farther than `steps`.
     #[inline(always)]
     pub(crate) fn walk_on(
         &self,
@@ -281,6 +290,40 @@ impl<N: Node> Forest<N> {
         }
     }
 
+    /// Whether rows that lie side by side are better walked by [`walk_lanes`](Self::walk_lanes).
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn fetches(&self) -> bool {
+        N::narrow(&self.nodes).is_some() && gather::is_fast()
+    }
+
+    /// Whether rows that lie side by side are better walked by [`walk_lanes`](Self::walk_lanes).
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn fetches(&self) -> bool {
+        false
+    }
+
+    /// [`walk_on`](Self::walk_on) for blocks of rows that lie side by side in `lanes`: from the places
+    /// in `found` to the payloads there. Gives how many blocks it took, which are the first ones.
+    pub(crate) fn walk_lanes(
+        &self,
+        tree: usize,
+        lanes: &[[f32; LANES]],
+        found: &mut [[u32; LANES]],
+        steps: u32,
+    ) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.fetches()
+            && let Some(Tree { start, len, .. }) = self.trees.get(tree)
+            && let Some(nodes) = N::narrow(&self.nodes)
+            && let Some(nodes) = nodes.get(*start as usize..(*start + *len) as usize)
+        {
+            // SAFETY: the processor fetches; `new` found what the nodes lead to inside the tree, and
+            // their columns less than `columns`.
+            return unsafe { gather::walk(nodes, lanes, self.columns, found, steps) };
+        }
+        0
+    }
+
     /// The payloads that one row finds in `L` trees, `first` and those behind it; the last tree's
     /// where there are fewer.
     #[inline(always)]
@@ -288,7 +331,7 @@ impl<N: Node> Forest<N> {
         assert!(row.len() >= self.columns && first < self.trees.len());
         let last = self.trees.len() - 1;
         let mut deepest = 0;
-        // SAFETY: as in `walk_rows`; a tree that is less deep than the others stays at its leaf, or
+        // SAFETY: as in `walk_on`; a tree that is less deep than the others stays at its leaf, or
         // wherever else in itself its nodes lead.
         unsafe {
             let roots = std::array::from_fn(|lane| {

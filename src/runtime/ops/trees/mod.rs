@@ -13,6 +13,8 @@ mod attributes;
 mod bits;
 mod compiled;
 mod ensemble;
+#[cfg(target_arch = "x86_64")]
+mod gather;
 mod head;
 #[cfg(test)]
 mod head_tests;

@@ -30,7 +30,8 @@ pub(super) fn walk<N: Node<Value: Real>, A>(
     let (many_cells, cells) = cells.split_at(many * columns);
     let (many_sums, sums) = sums.split_at_mut(many * stride);
     if many > 0 {
-        let lanes = if forest.tops().iter().any(Option::is_some) {
+        let tops = forest.tops().iter().any(Option::is_some);
+        let lanes = if tops || forest.fetches() {
             many_cells
         } else {
             &[]
@@ -91,22 +92,23 @@ fn by_tree<N: Node<Value: Real>, A>(
     add: &impl Fn(&mut [A], usize, u32),
 ) {
     let columns = forest.columns();
+    let blocks = cells.len() / (LANES * columns);
     let mut found = [[0; LANES]; BLOCK_ROWS / LANES];
+    let found = found.get_mut(..blocks).unwrap_or_default();
     for (tree, top) in forest.tops().iter().enumerate() {
-        let blocks = cells.chunks_exact(LANES * columns);
-        match top {
-            Some(top) => {
-                top.find(lanes, columns, &mut found);
-                if top.steps() > 0 {
-                    for (rows, found) in blocks.zip(&mut found) {
-                        *found = forest.walk_on(tree, rows, *found, top.steps());
-                    }
-                }
-            }
-            None => {
-                for (rows, found) in blocks.zip(&mut found) {
-                    *found = forest.walk_rows(tree, rows);
-                }
+        let steps = if let Some(top) = top {
+            top.find(lanes, columns, found);
+            top.steps()
+        } else {
+            found.fill([0; LANES]);
+            forest.depth(tree)
+        };
+        // A whole tree that was taken by its comparisons has given payloads.
+        if steps > 0 || top.is_none() {
+            let taken = forest.walk_lanes(tree, lanes, found, steps);
+            let rows = cells.chunks_exact(LANES * columns);
+            for (rows, found) in rows.zip(&mut *found).skip(taken) {
+                *found = forest.walk_on(tree, rows, *found, steps);
             }
         }
         let found = found.as_flattened();
