@@ -9,10 +9,10 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::vectors::{Vectors, has_vectors};
 
-use super::number::{EXACT, POWERS, leading_digits, value};
+use super::number::{leading_digits, single, value};
 
-/// Bytes in which a number is looked for.
-pub(super) const BRIEF: usize = 17;
+/// Bytes in which a number is looked for, and what is read besides.
+pub(super) const BRIEF: usize = 34;
 
 /// A way to read short numbers.
 pub(super) trait Brief {
@@ -42,11 +42,10 @@ impl Found {
         let leading_zero = self.whole > 1 && self.first == b'0';
         let no_digit = self.whole == 0 || (self.is_point && self.behind == 0);
         let ends = matches!(window.get(self.length)?, b',' | b'}');
-        if leading_zero || no_digit || !ends || self.digits > EXACT {
+        if leading_zero || no_digit || !ends {
             return None;
         }
-        // Both are exact: one rounding to a double, and one to a float.
-        let value = (self.digits as i64 as f64 / POWERS.get(self.behind)?) as f32;
+        let value = single(self.digits, self.behind)?;
         let sign = u32::from(self.negative) << 31;
         Some((f32::from_bits(value.to_bits() | sign), self.length))
     }
@@ -91,20 +90,20 @@ mod vectors {
     )]
 
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi8, _mm_cvtsi128_si64, _mm_madd_epi16, _mm_maddubs_epi16,
-        _mm_min_epu8, _mm_movemask_epi8, _mm_packus_epi32, _mm_set_epi64x, _mm_set1_epi8,
-        _mm_set1_epi16, _mm_set1_epi32, _mm_shuffle_epi8, _mm_sub_epi8,
+        _mm_cvtsi128_si64, _mm_loadu_si128, _mm_madd_epi16, _mm_maddubs_epi16, _mm_packus_epi32,
+        _mm_set1_epi8, _mm_set1_epi16, _mm_set1_epi32, _mm_shuffle_epi8, _mm_sub_epi8,
+        _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8,
+        _mm256_set1_epi8, _mm256_sub_epi8,
     };
 
+    use super::super::number::{MOST_DIGITS, TENS};
     use super::{BRIEF, Brief, Found};
 
-    /// Bytes of a vector.
-    const LANES: usize = 16;
-    /// Clears a byte when it stands for a place.
-    const CLEARED: u8 = 0x80;
+    /// Most digits on each side of a point.
+    const HALF: usize = 16;
 
-    /// Sixteen bytes at once. Only for functions that are compiled for AVX2 and BMI, and only run where
-    /// [`has_vectors`].
+    /// Up to 16 digits on each side of a point, 18 together. Only for functions that are compiled for
+    /// AVX2 and BMI, and only run where [`has_vectors`].
     pub(in super::super) struct Vectors;
 
     /// Whether this processor has what [`Vectors`] takes.
@@ -113,34 +112,15 @@ mod vectors {
         has!("avx2") && has!("bmi1") && has!("bmi2")
     }
 
-    /// The places of all bytes but one, by the place of that one; the last line leaves out none.
+    /// The places of the first bytes, moved to the end, by their count; zeros stand in front.
     #[expect(clippy::indexing_slicing, reason = "the compiler makes the table")]
-    const WITHOUT: [[u8; LANES]; LANES + 1] = {
-        let mut lines = [[CLEARED; LANES]; LANES + 1];
-        let mut left_out = 0;
-        while left_out <= LANES {
-            let mut to = 0;
-            while to < LANES {
-                let from = to + (to >= left_out) as usize;
-                if from < LANES {
-                    lines[left_out][to] = from as u8;
-                }
-                to += 1;
-            }
-            left_out += 1;
-        }
-        lines
-    };
-
-    /// The places of the first bytes, moved to the end, by their count.
-    #[expect(clippy::indexing_slicing, reason = "the compiler makes the table")]
-    const TO_THE_END: [[u8; LANES]; LANES + 1] = {
-        let mut lines = [[CLEARED; LANES]; LANES + 1];
+    const TO_THE_END: [[u8; HALF]; HALF + 1] = {
+        let mut lines = [[0x80; HALF]; HALF + 1];
         let mut count = 0;
-        while count <= LANES {
+        while count <= HALF {
             let mut from = 0;
             while from < count {
-                lines[count][LANES - count + from] = from as u8;
+                lines[count][HALF - count + from] = from as u8;
                 from += 1;
             }
             count += 1;
@@ -148,11 +128,41 @@ mod vectors {
         lines
     };
 
+    /// Which of 32 bytes are digits, and which are points: a bit for each.
     #[inline(always)]
-    fn load(bytes: &[u8; LANES]) -> __m128i {
-        let both = u128::from_le_bytes(*bytes);
-        // SAFETY: for all of them: `Vectors` is only run where the processor has them.
-        unsafe { _mm_set_epi64x((both >> 64) as i64, both as i64) }
+    fn look(bytes: &[u8; 32]) -> (u32, u32) {
+        // SAFETY: for all of them: `Vectors` is only run where the processor has them. Loads go over
+        // arrays of their size.
+        let (digits, points) = unsafe {
+            let text = _mm256_loadu_si256(bytes.as_ptr().cast());
+            let values = _mm256_sub_epi8(text, _mm256_set1_epi8(b'0'.cast_signed()));
+            let least = _mm256_min_epu8(values, _mm256_set1_epi8(9));
+            let point = _mm256_set1_epi8(b'.'.cast_signed());
+            (
+                _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, values)),
+                _mm256_movemask_epi8(_mm256_cmpeq_epi8(text, point)),
+            )
+        };
+        (digits.cast_unsigned(), points.cast_unsigned())
+    }
+
+    /// The number that the first `count` bytes are the digits of.
+    #[inline(always)]
+    fn digits(bytes: &[u8; HALF], count: usize) -> Option<u64> {
+        let places = TO_THE_END.get(count)?;
+        // SAFETY: as above.
+        let halves = unsafe {
+            let text = _mm_loadu_si128(bytes.as_ptr().cast());
+            let values = _mm_sub_epi8(text, _mm_set1_epi8(b'0'.cast_signed()));
+            let values = _mm_shuffle_epi8(values, _mm_loadu_si128(places.as_ptr().cast()));
+            // Ten times the first of two, and the second: two digits, four, eight.
+            let twos = _mm_maddubs_epi16(values, _mm_set1_epi16(0x010a));
+            let fours = _mm_madd_epi16(twos, _mm_set1_epi32(0x0001_0064));
+            let fours = _mm_packus_epi32(fours, fours);
+            _mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x0001_2710)))
+        };
+        let (front, back) = (halves as u32, (halves >> 32) as u32);
+        Some(u64::from(front) * 100_000_000 + u64::from(back))
     }
 
     impl Brief for Vectors {
@@ -160,47 +170,26 @@ mod vectors {
         fn read(window: &[u8; BRIEF]) -> Option<(f32, usize)> {
             let negative = window.first() == Some(&b'-');
             let start = usize::from(negative);
-            let bytes = window.get(start..)?.first_chunk()?;
-            let text = load(bytes);
-            // SAFETY: as above.
-            let (digits, numeric, points) = unsafe {
-                let digits = _mm_sub_epi8(text, _mm_set1_epi8(b'0'.cast_signed()));
-                let least = _mm_min_epu8(digits, _mm_set1_epi8(9));
-                let numeric = _mm_movemask_epi8(_mm_cmpeq_epi8(least, digits));
-                let point = _mm_set1_epi8(b'.'.cast_signed());
-                (
-                    digits,
-                    numeric,
-                    _mm_movemask_epi8(_mm_cmpeq_epi8(text, point)),
-                )
-            };
-            // A bit for each byte, and one behind the last.
-            let other = !numeric.cast_unsigned();
-            let point = points.cast_unsigned() & other & other.wrapping_neg();
+            let text = window.get(start..)?;
+            let (numeric, points) = look(text.first_chunk()?);
+            let point = points & !numeric & numeric.wrapping_add(1);
             let is_point = point != 0;
-            let whole = other.trailing_zeros() as usize;
-            let end = (other & !point).trailing_zeros() as usize;
-            let count = end - usize::from(is_point);
-            let left_out = (point | 1 << LANES).trailing_zeros() as usize;
-            let without = load(WITHOUT.get(left_out)?);
-            let to_the_end = load(TO_THE_END.get(count)?);
-            // SAFETY: as above.
-            let halves = unsafe {
-                let digits = _mm_shuffle_epi8(_mm_shuffle_epi8(digits, without), to_the_end);
-                // Ten times the first of two, and the second: two digits, four, eight.
-                let twos = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010a));
-                let fours = _mm_madd_epi16(twos, _mm_set1_epi32(0x0001_0064));
-                let fours = _mm_packus_epi32(fours, fours);
-                _mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x0001_2710)))
-            };
-            let (front, back) = (halves as u32, (halves >> 32) as u32);
+            let whole = numeric.trailing_ones() as usize;
+            // What is found does not wait for the digits, nor the next number for this one's.
+            let end = (numeric | point).trailing_ones() as usize;
+            let behind = end - whole - usize::from(is_point);
+            if whole + behind > MOST_DIGITS {
+                return None;
+            }
+            let front = digits(text.first_chunk()?, whole)?;
+            let back = digits(text.get(whole + 1..)?.first_chunk()?, behind)?;
             let found = Found {
                 negative,
-                first: *bytes.first()?,
-                digits: u64::from(front) * 100_000_000 + u64::from(back),
+                first: *text.first()?,
+                digits: front * TENS.get(behind)? + back,
                 whole,
                 is_point,
-                behind: count - whole,
+                behind,
                 length: start + end,
             };
             found.float(window)
@@ -246,6 +235,20 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn vectors_read_what_doubles_are_written_as() {
+        for number in [
+            "35.959999084472656",
+            "-1012.2999877929688",
+            "0.1599999964237213",
+        ] {
+            let want = (number.parse::<f32>().unwrap().to_bits(), number.len());
+            let found = all(&format!("{number},"));
+            assert_eq!(found[1..], vec![Some(want); found.len() - 1], "{number}");
+        }
+    }
+
+    #[test]
     fn all_else_is_not() {
         for text in [
             "",
@@ -271,8 +274,8 @@ mod tests {
             "1-,",
             "1.-,",
             "1.5]",
-            "12345678901234567,",
-            "1234567890.1234567,",
+            "1234567890123456789,",
+            "1234567890.123456789,",
         ] {
             let found = all(text);
             assert!(found.iter().all(Option::is_none), "{text}: {found:?}");
@@ -281,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_has_the_bits_of_the_slow_way(text in "-?[0-9]{0,12}(\\.[0-9]{0,12})?[,}e.0 ]") {
+        fn what_is_read_has_the_bits_of_the_slow_way(text in "-?[0-9]{0,17}(\\.[0-9]{0,18})?[,}e.0 ]") {
             let slow = decimal(text.as_bytes());
             let slow = slow.and_then(|(decimal, length)| Some((decimal.single()?.to_bits(), length)));
             for found in all(&text).into_iter().flatten() {

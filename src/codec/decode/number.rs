@@ -17,15 +17,15 @@ pub(super) struct Decimal {
 }
 
 /// So many digits fit into 64 bits.
-const MOST_DIGITS: usize = 18;
+pub(super) const MOST_DIGITS: usize = 18;
 /// Integers up to here are doubles.
-pub(super) const EXACT: u64 = 1 << 53;
+const EXACT: u64 = 1 << 53;
 
-pub(super) const POWERS: [f64; MOST_DIGITS + 1] = [
+const POWERS: [f64; MOST_DIGITS + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18,
 ];
-const TENS: [u64; 9] = [
+pub(super) const TENS: [u64; 17] = [
     1,
     10,
     100,
@@ -35,6 +35,14 @@ const TENS: [u64; 9] = [
     1_000_000,
     10_000_000,
     100_000_000,
+    1_000_000_000,
+    10_000_000_000,
+    100_000_000_000,
+    1_000_000_000_000,
+    10_000_000_000_000,
+    100_000_000_000_000,
+    1_000_000_000_000_000,
+    10_000_000_000_000_000,
 ];
 
 impl Decimal {
@@ -62,17 +70,14 @@ impl Decimal {
 
 /// `digits` divided by ten to the `fraction`, rounded to a double and then to a float.
 #[inline]
-fn single(digits: u64, fraction: usize) -> Option<f32> {
+pub(super) fn single(digits: u64, fraction: usize) -> Option<f32> {
     /// The bits of a double that a float of the same exponent does not have.
     const BEHIND: u64 = (1 << 29) - 1;
     /// The middle between two floats.
     const MIDDLE: u64 = 1 << 28;
     // Fewer instructions than from `u64`: 18 digits fit.
-    let whole = digits as i64 as f64;
-    let value = match fraction {
-        0 => whole,
-        _ => whole / POWERS.get(fraction)?,
-    };
+    // No branch for whole numbers, as whether one is whole is hard to predict.
+    let value = digits as i64 as f64 / POWERS.get(fraction)?;
     // Both numbers are rounded beyond 2^53, so that the quotient is up to two units off the nearest
     // double; it is no small one, as at most 18 digits stand behind the point. No branch for each
     // of the two: lengths of digits are hard to predict.
