@@ -85,6 +85,11 @@ impl Steps {
             _ => &self.dense,
         };
         let hints = scratch.hints.get(place..).unwrap_or_default();
+        // Not begun in vain for each field of what has other cells.
+        let next = hints.first().and_then(|hint| steps.get(*hint));
+        if next.is_none_or(|step| step.len == 0) {
+            return 0;
+        }
         let run = Run {
             steps,
             hints,

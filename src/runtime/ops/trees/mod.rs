@@ -6,6 +6,9 @@
 //! versions_…    in plain    all by   ├▶ leaves │ walks   sums      scores  as tract
 //!               words       x <= t   └─────────┘                   labels  sees it
 //! ```
+//!
+//! `walk` takes rows through a forest: by `bits` what is compared at once, by `gather` or single steps
+//! what is walked.
 
 #[cfg(test)]
 mod attribute_tests;
