@@ -134,12 +134,22 @@ impl Cluster {
 
     /// The end of each partition.
     pub fn ends(&self, topic: &str) -> Vec<i64> {
-        let end = |partition| {
-            let ends = self.watcher.fetch_watermarks(topic, partition, PATIENCE);
-            ends.map(|(_, end)| end).map_err(|error| error.to_string())
+        let all = || {
+            let mut asked = TopicPartitionList::new();
+            for partition in 0..PARTITIONS {
+                let added = asked.add_partition_offset(topic, partition, Offset::End);
+                added.map_err(|error| error.to_string())?;
+            }
+            // One request for all partitions: a broker that is asked often has less for what is timed.
+            let ends = self.watcher.offsets_for_times(asked, PATIENCE);
+            let ends = ends.map_err(|error| error.to_string())?;
+            let end = |partition| match ends.find_partition(topic, partition).map(|e| e.offset()) {
+                Some(Offset::Offset(end)) => Ok(end),
+                other => Err(format!("partition {partition} of {topic}: {other:?}")),
+            };
+            (0..PARTITIONS).map(end).collect()
         };
         // The leader of a new partition may not know yet that it is.
-        let all = || (0..PARTITIONS).map(end).collect();
         eventually("the ends of a topic", PATIENCE, all)
     }
 

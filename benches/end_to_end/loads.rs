@@ -3,8 +3,11 @@
 //! The instance has a second stream, which gets no events; its model is replaced over and over, each
 //! time by another file: fetched, probed, compiled, warmed up, and the last one freed. A window runs
 //! from the append of the deployment event until the version serves. The control runs are the same
-//! without deployments, one before and one after each run with loads, cut at the same times.
+//! without deployments, one before and one after each run with loads, cut at the same times. A third
+//! control has a process in these windows that only counts, with `SCHED_IDLE` as loads have it: what
+//! it does to the latencies comes from cores that are no longer idle, not from what a load does.
 
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +37,16 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A load: when its event was appended and when its version served, since counting began.
 type Window = (i64, i64);
 
+/// What goes on beside the scoring.
+#[derive(Clone, Copy)]
+enum Beside<'a> {
+    Nothing,
+    /// Loads, counted through all runs: what serves already would not be loaded.
+    Loads(&'a AtomicU32),
+    /// A process that only counts, in these windows.
+    Counting(&'a [Window]),
+}
+
 /// Measures `rounds` times, and gives the figures and the ratios.
 pub fn measure(
     job: &Job<'_>,
@@ -43,22 +56,24 @@ pub fn measure(
 ) -> (Value, Vec<(&'static str, f64)>) {
     publish(job);
     let setup = second_stream(job);
-    // Counted through all runs: what serves already would not be loaded.
     let loads = AtomicU32::new(0);
-    let run = |number: Option<&AtomicU32>, done: &Mutex<Vec<Window>>| {
+    let run = |beside: Beside<'_>, done: &Mutex<Vec<Window>>| {
         latency::run(job, Kind::Ours, &setup, plan, expected, |_, over| {
-            load_over_and_over(job, number, over, plan.counted, done);
+            over_and_over(job, beside, over, plan.counted, done);
         })
     };
     let (mut rows, mut ratios, mut by_chance) = (Vec::new(), Vec::new(), Vec::new());
+    let mut over_counting = Vec::new();
     for round in 0..rounds {
         let (windows, none) = (Mutex::default(), Mutex::default());
-        let before = run(None, &none);
-        let loaded = run(Some(&loads), &windows);
-        let after = run(None, &none);
+        let before = run(Beside::Nothing, &none);
+        let loaded = run(Beside::Loads(&loads), &windows);
         let windows = windows.into_inner().unwrap();
         assert!(!windows.is_empty(), "no load ended within the run");
+        let counting = run(Beside::Counting(&windows), &none);
+        let after = run(Beside::Nothing, &none);
         let inside = cut(&loaded, &windows);
+        let counted = cut(&counting, &windows);
         let control = [cut(&before, &windows), cut(&after, &windows)];
         let mut both = control[0].clone();
         both.merge(&control[1]);
@@ -68,17 +83,20 @@ pub fn measure(
         let seconds: Vec<f64> = windows.iter().map(|(a, b)| (b - a) as f64 / 1e3).collect();
         println!(
             "loads {round}: {} of {:.1} s, p99 {:.2} ms against {:.2} without: {ratio:.3} (the two \
-             without: {chance:.3}); p99.9 {:.2} against {:.2}; RSS {:.0} MiB, {:.0} without",
+             without: {chance:.3}), {:.2} beside one that counts; p99.9 {:.2} against {:.2}, {:.2}; RSS \
+             {:.0} MiB, {:.0} without",
             windows.len(),
             median(&seconds),
             at(&inside, 0.99),
             at(&both, 0.99),
+            at(&counted, 0.99),
             at(&inside, 0.999),
             at(&both, 0.999),
+            at(&counted, 0.999),
             most(&loaded),
             most(&before),
         );
-        for run in [&before, &loaded, &after] {
+        for run in [&before, &loaded, &counting, &after] {
             run.verified.assert_exactly_once();
             assert_eq!(run.unanswered, 0);
         }
@@ -89,12 +107,16 @@ pub fn measure(
             "p50_ms": rounded(at(&inside, 0.5)), "p50_without_ms": rounded(at(&both, 0.5)),
             "p99_ms": rounded(at(&inside, 0.99)), "p99_without_ms": rounded(at(&both, 0.99)),
             "p999_ms": rounded(at(&inside, 0.999)), "p999_without_ms": rounded(at(&both, 0.999)),
+            "p50_counting_ms": rounded(at(&counted, 0.5)),
+            "p99_counting_ms": rounded(at(&counted, 0.99)),
+            "p999_counting_ms": rounded(at(&counted, 0.999)),
             "p99_ratio": rounded(ratio), "p99_ratio_of_those_without": rounded(chance),
             "rss_mib": most(&loaded), "rss_without_mib": most(&before),
             "load_average": loaded.load,
         }));
         ratios.push(ratio);
         by_chance.push(chance);
+        over_counting.push(at(&inside, 0.99) / at(&counted, 0.99));
     }
     let figures = json!({
         "rate": plan.rate.round(), "seconds": plan.counted.as_secs(), "rows": rows,
@@ -102,6 +124,7 @@ pub fn measure(
     let ratios = vec![
         ("load_p99_inside_over_control", median(&ratios)),
         ("load_p99_control_over_control", median(&by_chance)),
+        ("load_p99_inside_over_counting", median(&over_counting)),
     ];
     (figures, ratios)
 }
@@ -160,10 +183,10 @@ fn second_stream(job: &Job<'_>) -> Setup {
     }
 }
 
-/// Deploys the other version, waits until it serves, and so on; the control only looks.
-fn load_over_and_over(
+/// Deploys the other version, waits until it serves, and so on; the controls only look.
+fn over_and_over(
     job: &Job<'_>,
-    loads: Option<&AtomicU32>,
+    beside: Beside<'_>,
     over: &AtomicBool,
     length: Duration,
     done: &Mutex<Vec<Window>>,
@@ -182,49 +205,92 @@ fn load_over_and_over(
     // All of this run's windows are told since its beginning.
     let (start, began) = (Instant::now(), now_millis());
     let over = || over.load(Ordering::Relaxed) || start.elapsed() >= length;
-    while !over() {
-        let from = now_millis();
-        let number = loads.map(|loads| loads.fetch_add(1, Ordering::Relaxed));
-        let version = if number.is_some_and(|number| number % 2 == 0) {
-            "2"
-        } else {
-            "1"
-        };
-        let revision = number.map(|_| {
-            let event = json!({
-                "schema": "swapstream.deployment/v1", "action": "deploy", "model": LARGE,
-                "version": version,
-            });
-            let record = OutRecord {
-                topic: deployments.clone(),
-                partition: Some(0),
-                key: Some(LARGE.into()),
-                value: Some(event.to_string().into_bytes()),
-                ..OutRecord::default()
-            };
-            publisher.send(&record).unwrap().offset
-        });
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if over() {
-                return;
-            }
-            std::thread::sleep(LOOK);
-            let fleet = read_fleet(&logs).unwrap();
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            let serves = fleet
-                .live(&model, now.as_millis() as i64)
-                .filter_map(|(_, entry)| entry?.report.serving.as_ref())
-                .any(|serving| Some(serving.revision) == revision);
-            if serves {
-                break;
-            }
-            let waits = revision.is_none() || Instant::now() < deadline;
-            assert!(waits, "version {version} does not serve");
+    std::thread::scope(|scope| {
+        if let Beside::Counting(windows) = beside {
+            scope.spawn(move || windows.iter().for_each(|window| count(start, *window)));
         }
-        done.lock()
-            .unwrap()
-            .push((from - began, now_millis() - began));
-        std::thread::sleep(PAUSE);
+        while !over() {
+            let from = now_millis();
+            let revision = match beside {
+                Beside::Loads(loads) => {
+                    let even = loads.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+                    let version = if even { "2" } else { "1" };
+                    Some(deploy(&mut publisher, &deployments, version))
+                }
+                _ => None,
+            };
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                if over() {
+                    return;
+                }
+                std::thread::sleep(LOOK);
+                let fleet = read_fleet(&logs).unwrap();
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                let serves = fleet
+                    .live(&model, now.as_millis() as i64)
+                    .filter_map(|(_, entry)| entry?.report.serving.as_ref())
+                    .any(|serving| Some(serving.revision) == revision);
+                if serves {
+                    break;
+                }
+                let waits = revision.is_none() || Instant::now() < deadline;
+                assert!(waits, "revision {revision:?} does not serve");
+            }
+            let window = (from - began, now_millis() - began);
+            done.lock().unwrap().push(window);
+            std::thread::sleep(PAUSE);
+        }
+    });
+}
+
+/// Appends the event that deploys `version`; gives its revision.
+fn deploy(publisher: &mut Publisher, deployments: &str, version: &str) -> i64 {
+    let event = json!({
+        "schema": "swapstream.deployment/v1", "action": "deploy", "model": LARGE,
+        "version": version,
+    });
+    let record = OutRecord {
+        topic: deployments.to_owned(),
+        partition: Some(0),
+        key: Some(LARGE.into()),
+        value: Some(event.to_string().into_bytes()),
+        ..OutRecord::default()
+    };
+    publisher.send(&record).unwrap().offset
+}
+
+/// Lets a process count from one end of the window to the other, while nobody else wants the core.
+fn count(start: Instant, (from, to): Window) {
+    let at = |millis: i64| start + Duration::from_millis(millis.unsigned_abs());
+    let sleep =
+        |until: Instant| std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    sleep(at(from));
+    let counts = Counts::start();
+    sleep(at(to));
+    drop(counts);
+}
+
+/// A process that counts until this is dropped.
+struct Counts(Child);
+
+impl Counts {
+    fn start() -> Self {
+        let mut command = Command::new("chrt");
+        command.args([
+            "--idle",
+            "0",
+            "sh",
+            "-c",
+            "i=0; while :; do i=$((i+1)); done",
+        ]);
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }

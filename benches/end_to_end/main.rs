@@ -334,10 +334,14 @@ impl Bench<'_> {
         self.cluster.delete(&[&ready.input]);
     }
 
-    /// Loads of large models at half of our maximum rate.
+    /// Loads of large models at a quarter of our maximum rate: at half of it the broker, the feeder and
+    /// the scoring take two cores, and nothing is left for a load.
     fn loads(&self, ready: &Ready<'_>, options: &Options) {
+        let rate = options
+            .rate
+            .unwrap_or_else(|| self.half_rate(ready, options) / 2.0);
         let plan = Plan {
-            rate: self.half_rate(ready, options),
+            rate,
             warm_up: Duration::from_secs(5),
             counted: Duration::from_secs(if options.quick { 30 } else { 60 }),
         };

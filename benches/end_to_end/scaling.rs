@@ -37,20 +37,23 @@ pub fn workers(
                 ..Setup::default()
             };
             let window = throughput::run(job, Kind::Ours, &setup, input, seconds, expected);
-            window.expect("enough events").events_per_second
+            window.expect("enough events")
         };
         let alone = |threads| inference.run(threads, Duration::from_secs(seconds)).0;
         // Each beside its own: the machine's speed changes.
         let (one, alone_one) = (rate(1), alone(1));
         let (two, alone_two) = (rate(2), alone(2));
+        let cpu = [one.cpu, two.cpu].map(f64::round);
+        let [one, two] = [one, two].map(|window| window.events_per_second);
         let ratio = (two / one) / (alone_two / alone_one);
         println!(
-            "workers: {one:.0} and {two:.0} events/s with 1 and 2; inference alone {alone_one:.0} and \
-             {alone_two:.0}: {ratio:.3}"
+            "workers: {one:.0} and {two:.0} events/s with 1 and 2, at {:.0} and {:.0} CPU s/M; inference \
+             alone {alone_one:.0} and {alone_two:.0}: {ratio:.3}",
+            cpu[0], cpu[1]
         );
         ratios.push(ratio);
         rows.push(json!({
-            "workers_1": one, "workers_2": two,
+            "workers_1": one, "workers_2": two, "cpu_1": cpu[0], "cpu_2": cpu[1],
             "inference_threads_1": alone_one, "inference_threads_2": alone_two,
             "ratio": ratio, "load_average": usage::load(),
         }));

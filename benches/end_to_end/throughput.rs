@@ -9,8 +9,8 @@ use crate::processor::{Job, Kind, Running, Setup};
 use crate::support::unique;
 use crate::{usage, verify};
 
-/// How often the output's end is asked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the output's end is asked for: what that takes is missing on a machine of two cores.
+const LOOK: Duration = Duration::from_millis(250);
 /// A run ends after this share of the input at the latest: its last batches are not at full speed.
 const MOST: f64 = 0.98;
 /// A processor that writes nothing for so long is stuck.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::context::LogContext;
 use super::ffi::log::{self, LogPoll};
@@ -64,8 +64,18 @@ impl std::fmt::Debug for LogReader {
 impl LogReader {
     /// Opens partition 0 of `topic`. Does not wait for the broker.
     pub fn open(kafka: &KafkaSettings, topic: &str, start: LogStart) -> Result<Self, KafkaError> {
+        Self::create(&properties::log_reader(kafka), topic, start)
+    }
+
+    /// The same for one that is at the end: what comes is there as soon, [`LogEvent::EndOfLog`] later,
+    /// and a broker that has nothing is asked less often.
+    pub fn follow(kafka: &KafkaSettings, topic: &str, start: LogStart) -> Result<Self, KafkaError> {
+        Self::create(&properties::log_follower(kafka), topic, start)
+    }
+
+    fn create(config: &ClientConfig, topic: &str, start: LogStart) -> Result<Self, KafkaError> {
         let context = || format!("opening topic {topic:?}");
-        let consumer: BaseConsumer<LogContext> = properties::log_reader(kafka)
+        let consumer: BaseConsumer<LogContext> = config
             .create_with_context(LogContext::new("log reader"))
             .map_err(|error| KafkaError::client(context(), &error))?;
         Ok(Self {

@@ -266,8 +266,24 @@ pub(super) fn republisher(kafka: &KafkaSettings, id: &str) -> ClientConfig {
     config
 }
 
+/// How long the broker holds a fetch of a log back while there is nothing: what a reader waits for to
+/// hear that it is at the end.
+const TO_THE_END: &str = "50";
+
+/// The same where the end is known: each answer without records costs the broker a request.
+const FOLLOWING: &str = "500";
+
 /// A reader of one partition, outside any group.
 pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
+    log_reader_that_waits(kafka, TO_THE_END)
+}
+
+/// A reader of one partition that has been read to its end, and is followed from there.
+pub(super) fn log_follower(kafka: &KafkaSettings) -> ClientConfig {
+    log_reader_that_waits(kafka, FOLLOWING)
+}
+
+fn log_reader_that_waits(kafka: &KafkaSettings, milliseconds: &str) -> ClientConfig {
     let mut config = base(kafka, "registry");
     config
         // The client wants a group id for its consumer API; nothing is ever joined or committed.
@@ -281,7 +297,7 @@ pub(super) fn log_reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.queue.backoff.ms", "5");
     if !kafka.client.contains_key("fetch.wait.max.ms") {
-        config.set("fetch.wait.max.ms", "50");
+        config.set("fetch.wait.max.ms", milliseconds);
     }
     config
 }

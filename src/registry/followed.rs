@@ -13,7 +13,10 @@ const TURN: usize = 1000;
 
 /// A topic that is followed.
 pub(super) struct Followed {
-    pub(super) log: Box<dyn RegistryLog>,
+    topic: RegistryTopic,
+    log: Box<dyn RegistryLog>,
+    /// Whether `log` is one that was opened at the end.
+    settled: bool,
     /// The next offset to read.
     pub(super) next: i64,
     /// The stable end when it was opened.
@@ -43,7 +46,23 @@ impl Followed {
         }
         // Nothing is left of what lies before the first offset.
         let next = next.max(first.min(end));
-        Ok((Self { log, next, end }, first))
+        let followed = Self {
+            topic,
+            log,
+            settled: false,
+            next,
+            end,
+        };
+        Ok((followed, first))
+    }
+
+    /// Goes on with a reader that asks a quiet broker less often, once this one has come to the end.
+    pub(super) fn settle(&mut self, logs: &dyn RegistryLogs) -> Result<(), RegistryError> {
+        if !self.settled && self.done() {
+            self.log = logs.follow(self.topic, LogStart::Offset(self.next))?;
+            self.settled = true;
+        }
+        Ok(())
     }
 
     /// Whether it was read to the end that it had when it was opened.
@@ -74,5 +93,42 @@ impl Followed {
             }
         }
         Ok(self.next > before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::logs::fake::FakeLogs;
+    use super::*;
+
+    #[test]
+    fn it_settles_at_the_end_and_misses_nothing() {
+        let topic = RegistryTopic::Versions;
+        let logs = FakeLogs::default();
+        let append = || logs.append(topic, b"k", Some(Vec::new()), Vec::new());
+        append();
+        logs.marker(topic);
+        let (mut followed, _) = Followed::open(&logs, topic, 0).unwrap();
+        let take = |followed: &mut Followed| {
+            let mut seen = Vec::new();
+            let taken = followed.take(Duration::ZERO, |record| seen.push(record.offset));
+            taken.unwrap();
+            seen
+        };
+        followed.settle(&logs).unwrap();
+        assert_eq!(
+            logs.0.lock().unwrap().followed,
+            [],
+            "it is not at the end yet"
+        );
+        assert_eq!(take(&mut followed), [0]);
+        // The marker at the end counts.
+        append();
+        followed.settle(&logs).unwrap();
+        followed.settle(&logs).unwrap();
+        let at = (topic, LogStart::Offset(2));
+        assert_eq!(logs.0.lock().unwrap().followed, [at]);
+        append();
+        assert_eq!(take(&mut followed), [2, 3]);
     }
 }

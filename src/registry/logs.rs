@@ -35,6 +35,13 @@ pub trait RegistryLogs: Send + Sync + fmt::Debug {
         start: LogStart,
     ) -> Result<Box<dyn RegistryLog>, RegistryError>;
 
+    /// A reader of `topic` that is at its end and follows it from there.
+    fn follow(
+        &self,
+        topic: RegistryTopic,
+        start: LogStart,
+    ) -> Result<Box<dyn RegistryLog>, RegistryError>;
+
     /// Whether `topics` exist with the right settings.
     fn check(&self, topics: &[RegistryTopic]) -> Result<(), RegistryError>;
 
@@ -63,6 +70,15 @@ impl RegistryLogs for KafkaLogs {
         start: LogStart,
     ) -> Result<Box<dyn RegistryLog>, RegistryError> {
         let reader = LogReader::open(&self.kafka, topic.name(&self.registry), start)?;
+        Ok(Box::new(reader))
+    }
+
+    fn follow(
+        &self,
+        topic: RegistryTopic,
+        start: LogStart,
+    ) -> Result<Box<dyn RegistryLog>, RegistryError> {
+        let reader = LogReader::follow(&self.kafka, topic.name(&self.registry), start)?;
         Ok(Box::new(reader))
     }
 
@@ -162,6 +178,7 @@ pub(super) mod fake {
         pub(crate) down: bool,
         pub(crate) log_start: i64,
         pub(crate) opened: Vec<(RegistryTopic, LogStart)>,
+        pub(crate) followed: Vec<(RegistryTopic, LogStart)>,
     }
 
     /// Topics in memory.
@@ -202,6 +219,21 @@ pub(super) mod fake {
         }
     }
 
+    impl FakeLogs {
+        fn log(&self, topic: RegistryTopic, start: LogStart) -> Box<dyn RegistryLog> {
+            let next = match start {
+                LogStart::Beginning => 0,
+                LogStart::Offset(offset) => offset as usize,
+            };
+            Box::new(FakeLog {
+                logs: self.clone(),
+                topic,
+                next,
+                told: None,
+            })
+        }
+    }
+
     impl RegistryLogs for FakeLogs {
         fn open(
             &self,
@@ -209,16 +241,16 @@ pub(super) mod fake {
             start: LogStart,
         ) -> Result<Box<dyn RegistryLog>, RegistryError> {
             self.0.lock().unwrap().opened.push((topic, start));
-            let next = match start {
-                LogStart::Beginning => 0,
-                LogStart::Offset(offset) => offset as usize,
-            };
-            Ok(Box::new(FakeLog {
-                logs: self.clone(),
-                topic,
-                next,
-                told: None,
-            }))
+            Ok(self.log(topic, start))
+        }
+
+        fn follow(
+            &self,
+            topic: RegistryTopic,
+            start: LogStart,
+        ) -> Result<Box<dyn RegistryLog>, RegistryError> {
+            self.0.lock().unwrap().followed.push((topic, start));
+            Ok(self.log(topic, start))
         }
 
         fn check(&self, _: &[RegistryTopic]) -> Result<(), RegistryError> {

@@ -20,7 +20,7 @@ use super::loader::{LoadFailure, LoadJob, Loaded, Loader};
 use super::logs::RegistryLogs;
 use super::topics::{RegistryTopic, check_log_start};
 use super::trust::Trust;
-use crate::kafka::KafkaError;
+use crate::kafka::LogStart;
 use crate::model::ModelName;
 use crate::serving::{Serving, ServingModel};
 
@@ -170,9 +170,7 @@ impl Task {
                     if self.parts.board.set_problem(None) {
                         tracing::info!("following the registry's topics");
                     }
-                    self.follow(deployments, versions)
-                        .err()
-                        .map(RegistryError::from)
+                    self.follow(deployments, versions).err()
                 }
                 Err(error) => Some(error),
             };
@@ -193,7 +191,7 @@ impl Task {
     fn pause(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         while !self.stopped() && Instant::now() < until {
-            if let Err(error) = self.act(None) {
+            if let Err(error) = self.act(false) {
                 tracing::debug!("while the registry cannot be followed: {error}");
             }
             std::thread::sleep(POLL);
@@ -217,7 +215,8 @@ impl Task {
         &mut self,
         mut deployments: Followed,
         mut versions: Followed,
-    ) -> Result<(), KafkaError> {
+    ) -> Result<(), RegistryError> {
+        let logs = Arc::clone(&self.parts.logs);
         while !self.stopped() {
             let control = &mut self.control;
             let wait = if control.is_loading() {
@@ -235,18 +234,23 @@ impl Task {
                 self.caught_up = true;
                 self.dirty = true;
                 // What serves is shown before readiness, and readiness only with it.
-                self.act(Some(&mut versions))?;
+                self.act(true)?;
                 self.parts.board.set_caught_up();
                 let ms = self.started.elapsed().as_millis();
                 tracing::info!(ms, "the registry's topics are read to their end");
             }
-            self.act(Some(&mut versions))?;
+            self.act(true)?;
+            if self.caught_up {
+                deployments.settle(&*logs)?;
+                versions.settle(&*logs)?;
+            }
         }
         Ok(())
     }
 
-    /// Lets the control state decide and does what it says.
-    fn act(&mut self, mut versions: Option<&mut Followed>) -> Result<(), KafkaError> {
+    /// Lets the control state decide and does what it says; what takes the topics where they are
+    /// followed only.
+    fn act(&mut self, follows: bool) -> Result<(), RegistryError> {
         self.parts.board.beat();
         self.hear();
         self.free_retired();
@@ -268,10 +272,10 @@ impl Task {
                 Effect::Load(job) => self.load(&job),
                 Effect::AskVersionsEnd(model, revision) => {
                     self.dirty = true;
-                    let Some(followed) = versions.as_deref_mut() else {
+                    if !follows {
                         continue;
-                    };
-                    match followed.log.stable_end() {
+                    }
+                    match self.versions_end() {
                         Ok(end) => self.control.versions_end(&model, revision, end),
                         Err(error) => failed = Some(error),
                     }
@@ -281,6 +285,14 @@ impl Task {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// The offset that ends what can be read of the versions now. Asked for with a reader that fetches
+    /// nothing: a request waits until the fetch before it is answered.
+    fn versions_end(&self) -> Result<i64, RegistryError> {
+        let versions = RegistryTopic::Versions;
+        let mut log = self.parts.logs.open(versions, LogStart::Beginning)?;
+        Ok(log.stable_end()?)
     }
 
     /// Puts what is to serve into the snapshot, all of it in one swap and before anything else,
