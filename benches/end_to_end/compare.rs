@@ -62,14 +62,14 @@ impl Bench<'_> {
             );
             alone.push(cpu);
         }
-        let cpu = |kind: Kind| {
-            let own = runs.iter().filter(|(k, _)| *k == kind);
-            median(&own.map(|(_, window)| window.cpu).collect::<Vec<f64>>())
+        let of = |kind: Kind| {
+            let own = runs.iter().filter(move |(k, _)| *k == kind);
+            own.map(|(_, window)| window)
         };
+        let cpu = |kind: Kind| median(&of(kind).map(|window| window.cpu).collect::<Vec<f64>>());
         let over = |a: Kind, b: Kind| {
             // The ratio of each round, then their median: what disturbs a round disturbs both.
-            let of = |kind: Kind| runs.iter().filter(move |(k, _)| *k == kind);
-            let ratios = of(a).zip(of(b)).map(|((_, a), (_, b))| a.cpu / b.cpu);
+            let ratios = of(a).zip(of(b)).map(|(a, b)| a.cpu / b.cpu);
             median(&ratios.collect::<Vec<f64>>())
         };
         let mut bars: Vec<(String, f64)> = options
@@ -83,8 +83,9 @@ impl Bench<'_> {
         let plot = format!("{}.svg", file_of(name, options.exactly_once));
         svg::bars(&report::folder().join(plot), &title, &bars);
         let mut ratios = Vec::new();
-        let rss = runs.iter().filter(|(kind, _)| *kind == Kind::Ours);
-        let rss = rss.map(|(_, window)| window.rss_mib).fold(0.0, f64::max);
+        let rss = of(Kind::Ours)
+            .map(|window| window.rss_mib)
+            .fold(0.0, f64::max);
         match name {
             "tabular" => {
                 ratios.push((
@@ -103,18 +104,27 @@ impl Bench<'_> {
                     "tabular_ours_over_passthrough",
                     over(Kind::Ours, Kind::Passthrough),
                 ));
-                let without = (cpu(Kind::Ours) - median(&alone)) / cpu(Kind::Passthrough);
-                ratios.push(("tabular_ours_without_inference_over_passthrough", without));
+                let ours = of(Kind::Ours)
+                    .zip(&alone)
+                    .map(|(ours, alone)| ours.cpu - alone);
+                let floor = of(Kind::Passthrough);
+                let without = ours.zip(floor).map(|(ours, floor)| ours / floor.cpu);
+                ratios.push((
+                    "tabular_ours_without_inference_over_passthrough",
+                    median(&without.collect::<Vec<f64>>()),
+                ));
                 ratios.push(("rss_mib", rss));
             }
             "crayfish" => ratios.push((
                 "crayfish_kafka_streams_over_ours",
                 over(Kind::KafkaStreams, Kind::Ours),
             )),
-            "heavy" => ratios.push((
-                "heavy_ours_over_inference_only",
-                cpu(Kind::Ours) / median(&alone),
-            )),
+            "heavy" => {
+                let of_each = of(Kind::Ours).zip(&alone);
+                let of_each = of_each.map(|(ours, alone)| ours.cpu / alone);
+                let ratio = median(&of_each.collect::<Vec<f64>>());
+                ratios.push(("heavy_ours_over_inference_only", ratio));
+            }
             _ => {}
         }
         let file = file_of(name, options.exactly_once);

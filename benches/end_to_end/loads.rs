@@ -111,6 +111,8 @@ pub fn measure(
             "p99_counting_ms": rounded(at(&counted, 0.99)),
             "p999_counting_ms": rounded(at(&counted, 0.999)),
             "p99_ratio": rounded(ratio), "p99_ratio_of_those_without": rounded(chance),
+            "p99_ms_by_step": by_step(&loaded, &windows),
+            "p99_without_ms_by_step": by_step(&after, &windows),
             "rss_mib": most(&loaded), "rss_without_mib": most(&before),
             "load_average": loaded.load,
         }));
@@ -144,6 +146,27 @@ fn cut(run: &Run, windows: &[Window]) -> Latencies {
         }
     }
     latencies
+}
+
+/// The p99 of events by when they were sent, in steps of [`LOOK`] since their window began: which part of
+/// a load they met.
+fn by_step(run: &Run, windows: &[Window]) -> Vec<f64> {
+    let mut steps: Vec<Latencies> = Vec::new();
+    for event in &run.events {
+        let since = |(from, to): &Window| {
+            let sent = event.sent - run.start;
+            (sent >= *from && sent < *to).then(|| sent - from)
+        };
+        if let Some(since) = windows.iter().find_map(since) {
+            let step = since as usize / LOOK.as_millis() as usize;
+            if steps.len() <= step {
+                steps.resize_with(step + 1, Latencies::default);
+            }
+            steps[step].add(event.visible - event.sent);
+        }
+    }
+    let p99 = steps.iter().map(|step| step.quantile(0.99));
+    p99.map(|p99| (p99 * 10.0).round() / 10.0).collect()
 }
 
 /// Publishes two files of 105 MB, and deploys the first.
@@ -271,19 +294,17 @@ fn count(start: Instant, (from, to): Window) {
     drop(counts);
 }
 
+/// Counts until the process that started it is gone: it would spoil whatever is measured next.
+const COUNT: &str =
+    "while kill -0 $PPID; do i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; done";
+
 /// A process that counts until this is dropped.
 struct Counts(Child);
 
 impl Counts {
     fn start() -> Self {
         let mut command = Command::new("chrt");
-        command.args([
-            "--idle",
-            "0",
-            "sh",
-            "-c",
-            "i=0; while :; do i=$((i+1)); done",
-        ]);
+        command.args(["--idle", "0", "sh", "-c", COUNT]);
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
 }
