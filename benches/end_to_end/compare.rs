@@ -79,7 +79,12 @@ impl Bench<'_> {
             .filter(|(_, value)| value.is_finite())
             .collect();
         bars.push(("inference alone".to_owned(), median(&alone)));
-        let title = format!("{name}: processor seconds for a million events");
+        let guarantee = if options.exactly_once {
+            ", exactly once"
+        } else {
+            ""
+        };
+        let title = format!("{name}{guarantee}: processor seconds for a million events");
         let plot = format!("{}.svg", file_of(name, options.exactly_once));
         svg::bars(&report::folder().join(plot), &title, &bars);
         let mut ratios = Vec::new();

@@ -24,6 +24,7 @@ use crate::models;
 use crate::processor::{Job, Kind, Setup};
 use crate::stats::{Latencies, median};
 use crate::support::unique;
+use crate::svg;
 
 /// The model that is loaded.
 const LARGE: &str = "large";
@@ -63,6 +64,7 @@ pub fn measure(
         })
     };
     let (mut rows, mut ratios, mut by_chance) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all: [Latencies; 3] = Default::default();
     let mut over_counting = Vec::new();
     for round in 0..rounds {
         let (windows, none) = (Mutex::default(), Mutex::default());
@@ -78,6 +80,9 @@ pub fn measure(
         let mut both = control[0].clone();
         both.merge(&control[1]);
         let at = |latencies: &Latencies, quantile| latencies.quantile(quantile);
+        for (all, of_round) in all.iter_mut().zip([&inside, &both, &counted]) {
+            all.merge(of_round);
+        }
         let ratio = at(&inside, 0.99) / at(&both, 0.99);
         let chance = at(&control[1], 0.99) / at(&control[0], 0.99);
         let seconds: Vec<f64> = windows.iter().map(|(a, b)| (b - a) as f64 / 1e3).collect();
@@ -120,6 +125,13 @@ pub fn measure(
         by_chance.push(chance);
         over_counting.push(at(&inside, 0.99) / at(&counted, 0.99));
     }
+    let names = [
+        "while a model loads",
+        "without",
+        "beside a process that counts",
+    ];
+    let lines: Vec<_> = names.into_iter().zip(&all).collect();
+    svg::latencies("loads", "Share of events that take longer", &lines);
     let figures = json!({
         "rate": plan.rate.round(), "seconds": plan.counted.as_secs(), "rows": rows,
     });

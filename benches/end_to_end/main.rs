@@ -406,10 +406,9 @@ impl Bench<'_> {
         let lines: Vec<_> = ["swapstream", "passthrough"]
             .into_iter()
             .zip(&tails)
-            .map(|(name, tail)| (name.to_owned(), tail.exceeding()))
             .collect();
         let title = "Share of events that take longer, at half of the maximum rate";
-        svg::tails(&report::folder().join("latency.svg"), title, 1e-5, &lines);
+        svg::latencies("latency", title, &lines);
         let figures = json!({ "machine": self.machine, "rate": rate.round(), "runs": rows });
         report::write("end_to_end-latency", &figures);
         let ratio = median(&ratios);

@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::report;
+use crate::stats::Latencies;
+
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 190.0;
 const COLOURS: [&str; 6] = [
@@ -42,8 +45,22 @@ pub fn bars(path: &Path, title: &str, bars: &[(String, f64)]) {
     std::fs::write(path, svg).unwrap();
 }
 
+/// Writes `name`.svg: for each latency the share of events that take longer, down to one in 100,000.
+pub fn latencies(name: &str, title: &str, lines: &[(&str, &Latencies)]) {
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(name, latencies)| ((*name).to_owned(), latencies.exceeding()))
+        .collect();
+    tails(
+        &report::folder().join(format!("{name}.svg")),
+        title,
+        1e-5,
+        &lines,
+    );
+}
+
 /// Lines through points, the vertical axis logarithmic from `floor` to 1: shares of latencies.
-pub fn tails(path: &Path, title: &str, floor: f64, lines: &[(String, Vec<(f64, f64)>)]) {
+fn tails(path: &Path, title: &str, floor: f64, lines: &[(String, Vec<(f64, f64)>)]) {
     const HEIGHT: f64 = 380.0;
     let (left, right, top, bottom) = (70.0, WIDTH - 20.0, 40.0, HEIGHT - 50.0);
     let shown = |points: &Vec<(f64, f64)>| {

@@ -18,6 +18,7 @@ use crate::latency::{self, Plan, Run, Timed, now_millis};
 use crate::processor::{Job, Kind, MODEL, Setup};
 use crate::random::Random;
 use crate::stats::{Latencies, central, median};
+use crate::svg;
 
 /// What is added to a window after the first prediction of the new version, milliseconds.
 const AFTER: i64 = 100;
@@ -81,6 +82,13 @@ pub fn measure(
         outside.quantile(0.999),
         ratios.len(),
     );
+    let lines = [
+        ("in swap windows", &inside),
+        ("outside", &outside),
+        ("without deployments, same windows", &still_inside),
+        ("without deployments, outside", &still_outside),
+    ];
+    svg::latencies("swaps", "Share of events that take longer", &lines);
     let lost = run.verified.lost + run.unanswered;
     let quantiles = |l: &Latencies| {
         let at = [0.5, 0.99, 0.999].map(|q| (l.quantile(q) * 1000.0).round() / 1000.0);
