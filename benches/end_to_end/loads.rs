@@ -15,7 +15,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use swapstream::kafka::Publisher;
 use swapstream::model::ModelName;
-use swapstream::record::OutRecord;
 use swapstream::registry::{KafkaLogs, RegistrySettings, read_fleet};
 
 use crate::cluster::{PATIENCE, settings};
@@ -250,7 +249,12 @@ fn over_and_over(
                 Beside::Loads(loads) => {
                     let even = loads.fetch_add(1, Ordering::Relaxed) % 2 == 0;
                     let version = if even { "2" } else { "1" };
-                    Some(deploy(&mut publisher, &deployments, version))
+                    Some(
+                        publisher
+                            .send(&job.deployment(LARGE, version))
+                            .unwrap()
+                            .offset,
+                    )
                 }
                 _ => None,
             };
@@ -279,22 +283,6 @@ fn over_and_over(
     });
 }
 
-/// Appends the event that deploys `version`; gives its revision.
-fn deploy(publisher: &mut Publisher, deployments: &str, version: &str) -> i64 {
-    let event = json!({
-        "schema": "swapstream.deployment/v1", "action": "deploy", "model": LARGE,
-        "version": version,
-    });
-    let record = OutRecord {
-        topic: deployments.to_owned(),
-        partition: Some(0),
-        key: Some(LARGE.into()),
-        value: Some(event.to_string().into_bytes()),
-        ..OutRecord::default()
-    };
-    publisher.send(&record).unwrap().offset
-}
-
 /// Lets a process count from one end of the window to the other, while nobody else wants the core.
 fn count(start: Instant, (from, to): Window) {
     let at = |millis: i64| start + Duration::from_millis(millis.unsigned_abs());
@@ -317,7 +305,8 @@ impl Counts {
     fn start() -> Self {
         let mut command = Command::new("chrt");
         command.args(["--idle", "0", "sh", "-c", COUNT]);
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
+        let child = command.stdin(Stdio::null()).spawn();
+        Self(child.expect("chrt of util-linux"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use swapstream::model::Digest;
+use swapstream::record::OutRecord;
 
 use crate::cluster::{Cluster, PATIENCE};
 use crate::floor;
@@ -117,6 +118,21 @@ impl<'a> Job<'a> {
         job.publish(MODEL, "1");
         job.deploy(MODEL, "1");
         job
+    }
+
+    /// The event that deploys `version` of `model`.
+    pub fn deployment(&self, model: &str, version: &str) -> OutRecord {
+        let event = json!({
+            "schema": "swapstream.deployment/v1", "action": "deploy", "model": model,
+            "version": version,
+        });
+        OutRecord {
+            topic: self.deployments(),
+            partition: Some(0),
+            key: Some(model.into()),
+            value: Some(event.to_string().into_bytes()),
+            ..OutRecord::default()
+        }
     }
 
     /// The topic of deployment events.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use swapstream::kafka::Publisher;
-use swapstream::record::OutRecord;
 
 use crate::cluster::settings;
 use crate::latency::{self, Plan, Run, Timed, now_millis};
@@ -188,17 +187,7 @@ fn deploy(
             return;
         }
         let version = if number % 2 == 1 { "2" } else { "1" };
-        let event = json!({
-            "schema": "swapstream.deployment/v1", "action": "deploy", "model": MODEL,
-            "version": version,
-        });
-        let record = OutRecord {
-            topic: job.deployments(),
-            partition: Some(0),
-            key: Some(MODEL.into()),
-            value: Some(event.to_string().into_bytes()),
-            ..OutRecord::default()
-        };
+        let record = job.deployment(MODEL, version);
         let appended = now_millis();
         let revision = publisher.send(&record).unwrap().offset;
         deployed.lock().unwrap().push((appended, revision));
