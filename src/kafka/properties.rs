@@ -387,4 +387,16 @@ mod tests {
         let config = group_consumer(&kafka, "g", &Membership::default(), share);
         assert_eq!(config.get("fetch.wait.max.ms"), Some("300"));
     }
+
+    #[test]
+    fn a_log_at_its_end_is_asked_for_less_often_unless_a_user_says_how_often() {
+        let wait = |config: &ClientConfig| config.get("fetch.wait.max.ms").map(str::to_owned);
+        let own = settings(&[]);
+        let waits = [log_reader(&own), log_follower(&own)].map(|config| wait(&config));
+        assert_eq!(waits, [Some("50".to_owned()), Some("500".to_owned())]);
+        // What a user sets is put in for every client, so these two leave it.
+        let set = settings(&[("fetch.wait.max.ms", "300")]);
+        let waits = [log_reader(&set), log_follower(&set)].map(|config| wait(&config));
+        assert_eq!(waits, [Some("300".to_owned()), Some("300".to_owned())]);
+    }
 }
