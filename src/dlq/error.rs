@@ -1,5 +1,7 @@
 //! Why looking through a dead-letter topic, or sending from it, ends.
 
+use std::time::Duration;
+
 use crate::kafka::KafkaError;
 
 /// Why looking through a dead-letter topic, or sending from it, ends.
@@ -11,6 +13,19 @@ pub enum DlqError {
     /// The dead-letter topic is not there.
     #[error("dead-letter topic {0:?} does not exist")]
     MissingTopic(String),
+    /// Nobody can tell what was sent again.
+    #[error(
+        "an open transaction of another producer has held readers of topic {topic:?} back for {}; \
+         nothing was sent; run this again once it has ended (kafka-transactions.sh find-hanging and \
+         abort, where it never does)",
+        humantime::format_duration(*waited)
+    )]
+    Held {
+        /// The dead-letter topic.
+        topic: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// Another process sends from the same topic, and started later.
     #[error(
         "another `dlq redrive` of topic {0:?} has started and taken over: it goes on where this \

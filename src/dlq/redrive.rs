@@ -89,6 +89,7 @@ pub fn dry_run(
     topic: &str,
     request: &RedriveRequest,
 ) -> Result<RedriveReport, DlqError> {
+    let topic = DeadLetterTopic::open(kafka, topic)?;
     Run::new(kafka, topic, request, None)?.run(&mut |_, _| ())
 }
 
@@ -108,6 +109,7 @@ pub fn redrive(
     DeadLetterTopic::open(kafka, topic)?;
     // From here on no rival can commit, and what it has committed is seen below.
     let publisher = Publisher::transactional_for_any(kafka, &transactional_id(topic))?;
+    let topic = DeadLetterTopic::open_decided(kafka, topic)?;
     Run::new(kafka, topic, request, Some(publisher))?.run(progress)
 }
 
@@ -135,11 +137,10 @@ struct Batch {
 impl<'r> Run<'r> {
     fn new(
         kafka: &KafkaSettings,
-        topic: &str,
+        topic: DeadLetterTopic,
         request: &'r RedriveRequest,
         publisher: Option<Publisher>,
     ) -> Result<Self, DlqError> {
-        let topic = DeadLetterTopic::open(kafka, topic)?;
         let report = RedriveReport {
             schema: REDRIVE_SCHEMA.to_owned(),
             topic: topic.name().to_owned(),

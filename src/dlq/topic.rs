@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{DlqError, Letter, Marks};
-use crate::kafka::{Admin, ErrorKind, KafkaError, KafkaSettings, TopicEvent, TopicReader};
+use crate::kafka::{
+    Admin, EndReader, ErrorKind, KafkaError, KafkaSettings, TopicEvent, TopicReader, UNTIL_ENDED,
+    wait_for_hidden,
+};
 use crate::record::{OwnedRecord, TopicPartition};
 
 /// How long a request may take, and how long reading waits for the next record.
@@ -32,22 +35,50 @@ pub struct DeadLetterTopic {
     ends: BTreeMap<i32, i64>,
 }
 
+/// The partitions of the topic `name`.
+fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Vec<TopicPartition>, DlqError> {
+    let count = Admin::new(kafka)?.partitions(name, TIMEOUT)?;
+    let count = count.ok_or_else(|| DlqError::MissingTopic(name.to_owned()))?;
+    let partitions = (0..count).map(|number| TopicPartition::new(name, number));
+    Ok(partitions.collect())
+}
+
 impl DeadLetterTopic {
     /// Looks at the topic `name`.
     pub fn open(kafka: &KafkaSettings, name: &str) -> Result<Self, DlqError> {
-        let count = Admin::new(kafka)?.partitions(name, TIMEOUT)?;
-        let count = count.ok_or_else(|| DlqError::MissingTopic(name.to_owned()))?;
+        let partitions = partitions(kafka, name)?;
+        let ends = EndReader::stable(kafka, partitions)?.ends(TIMEOUT)?;
+        Ok(Self::ending(kafka, name, ends))
+    }
+
+    /// The same with all that is committed, which may lie behind a transaction that is still open: a
+    /// stream that delivers exactly once writes its dead letters in one.
+    pub(super) fn open_decided(kafka: &KafkaSettings, name: &str) -> Result<Self, DlqError> {
+        let partitions = partitions(kafka, name)?;
+        let written = EndReader::written(kafka, partitions.clone())?.ends(TIMEOUT)?;
+        let reader = EndReader::stable(kafka, partitions)?;
+        let patience = kafka.transaction_timeout() + UNTIL_ENDED;
         let mut ends = BTreeMap::new();
-        if count > 0 {
-            let reader = TopicReader::open(kafka, &[(name.to_owned(), count)])?;
-            let found = reader.ends(TIMEOUT)?.into_iter();
-            ends.extend(found.map(|(tp, end)| (tp.partition, end)));
+        let decided = wait_for_hidden(name, patience, || {
+            ends = reader.ends(TIMEOUT)?;
+            Ok::<_, KafkaError>(written.iter().all(|(tp, end)| ends.get(tp) >= Some(end)))
+        })?;
+        if !decided {
+            return Err(DlqError::Held {
+                topic: name.to_owned(),
+                waited: patience,
+            });
         }
-        Ok(Self {
+        Ok(Self::ending(kafka, name, ends))
+    }
+
+    fn ending(kafka: &KafkaSettings, name: &str, ends: BTreeMap<TopicPartition, i64>) -> Self {
+        let ends = ends.into_iter().map(|(tp, end)| (tp.partition, end));
+        Self {
             kafka: kafka.clone(),
             name: name.to_owned(),
-            ends,
-        })
+            ends: ends.collect(),
+        }
     }
 
     /// Its name.

@@ -7,6 +7,7 @@
 mod admin;
 mod context;
 mod embedded;
+mod ends;
 mod error;
 mod ffi;
 mod log_reader;
@@ -20,12 +21,13 @@ mod transaction;
 
 pub use admin::{Admin, Created, SharedAdmin, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
+pub use ends::{EndReader, UNTIL_ENDED, wait_for_hidden};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SLOT_SHIFT, SendError, TOKEN_BITS};
 #[doc(hidden)]
 pub use properties::worker_properties;
-pub use properties::{ClientShare, RecordLimits};
+pub use properties::{ClientShare, OF_A_VERSION, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{
     DEFAULT_KAFKA_MEMORY, DEFAULT_TRANSACTION_TIMEOUT, GroupProtocol, KafkaSettings, Membership,

@@ -208,12 +208,8 @@ pub(super) fn transactional_producer(
     id: &str,
 ) -> ClientConfig {
     let mut config = any_producer(kafka, share, limits);
-    let timeout = kafka.transaction_timeout().as_millis().to_string();
-    config
-        .set("transactional.id", id)
-        .set("transaction.timeout.ms", &timeout)
-        // What is not acknowledged by then cannot be committed any more.
-        .set("message.timeout.ms", &timeout);
+    config.set("transactional.id", id);
+    open_at_most(&mut config, kafka.transaction_timeout());
     config
 }
 
@@ -236,6 +232,22 @@ pub fn worker_properties(
     })
 }
 
+/// How long a transaction of a version may be open, which is one record long: where its publisher was
+/// killed, readers see nothing that comes after it until the broker ends it.
+pub const OF_A_VERSION: Duration = Duration::from_secs(10);
+
+/// The same for records that other programs wrote, hundreds in a transaction.
+const OF_LETTERS: Duration = Duration::from_secs(30);
+
+/// Sets how long a transaction may be open.
+fn open_at_most(config: &mut ClientConfig, time: Duration) {
+    let millis = time.as_millis().to_string();
+    config
+        .set("transaction.timeout.ms", &millis)
+        // What is not acknowledged by then cannot be committed any more.
+        .set("message.timeout.ms", &millis);
+}
+
 /// A control-plane producer.
 pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -> ClientConfig {
     let mut config = base(kafka, "registry");
@@ -246,9 +258,8 @@ pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -
         .set("message.max.bytes", "1000000")
         .set("queue.buffering.max.kbytes", "16384");
     if let Some(id) = transactional_id {
-        config
-            .set("transactional.id", id)
-            .set("transaction.timeout.ms", "30000");
+        config.set("transactional.id", id);
+        open_at_most(&mut config, OF_A_VERSION);
     }
     config
 }
@@ -256,6 +267,7 @@ pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -
 /// A producer, in transactions, of records that other programs wrote.
 pub(super) fn republisher(kafka: &KafkaSettings, id: &str) -> ClientConfig {
     let mut config = publisher(kafka, Some(id));
+    open_at_most(&mut config, OF_LETTERS);
     config
         .set("partitioner", "murmur2_random")
         // The topics decide what is too large: the client's limit is out of the way.
@@ -299,6 +311,13 @@ fn log_reader_that_waits(kafka: &KafkaSettings, milliseconds: &str) -> ClientCon
     if !kafka.client.contains_key("fetch.wait.max.ms") {
         config.set("fetch.wait.max.ms", milliseconds);
     }
+    config
+}
+
+/// Asks where partitions end, records of open transactions included.
+pub(super) fn end_reader(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = log_reader(kafka);
+    config.set("isolation.level", "read_uncommitted");
     config
 }
 

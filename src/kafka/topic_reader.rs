@@ -96,17 +96,7 @@ impl TopicReader {
 
     /// Where each partition ends now: the offset after its last committed record.
     pub fn ends(&self, timeout: Duration) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
-        let end = |tp: &TopicPartition| {
-            let watermarks = self
-                .consumer
-                .fetch_watermarks(&tp.topic, tp.partition, timeout);
-            let (_, end) = watermarks.map_err(|error| {
-                let context = format!("asking for the end of partition {tp}");
-                KafkaError::client(context, &error).with_cause(self.consumer.context().last_error())
-            })?;
-            Ok((tp.clone(), end))
-        };
-        self.partitions.iter().map(end).collect()
+        super::ends::ends(&self.consumer, &self.partitions, timeout)
     }
 
     /// The next record or event, waiting at most `timeout`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::decided::wait_until_decided;
 use super::delete::tombstone;
 use super::error::RegistryError;
 use super::garbage::{Attendance, Uploads, needed_uploads};
@@ -52,6 +53,7 @@ pub fn collect(
 ) -> Result<Collected, RegistryError> {
     let logs = KafkaLogs::new(kafka.clone(), settings.clone());
     logs.check(&RegistryTopic::ALL)?;
+    wait_until_decided(&logs)?;
     // The chunks first: a manifest that is committed meanwhile is then seen with its chunks.
     let mut uploads = Uploads::new();
     read(&logs, RegistryTopic::Artifacts, &mut |record| {

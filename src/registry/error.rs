@@ -1,5 +1,7 @@
 //! What can go wrong between a command, or the watcher, and the registry's topics.
 
+use std::time::Duration;
+
 use super::bundle::BundleError;
 use super::topics::Problem;
 use crate::kafka::{ErrorKind, KafkaError};
@@ -70,6 +72,19 @@ pub enum RegistryError {
         version: String,
         /// What happened.
         error: KafkaError,
+    },
+    /// Nobody can tell what stands under the version's key.
+    #[error(
+        "an open transaction of another publisher has held readers of topic {topic:?} back for {}; \
+         nothing was written; run this again once it has ended (kafka-transactions.sh find-hanging \
+         and abort, where it never does)",
+        humantime::format_duration(*waited)
+    )]
+    Held {
+        /// The topic.
+        topic: String,
+        /// How long was waited.
+        waited: Duration,
     },
     /// What a command asks for is not done.
     #[error("{0}")]

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use super::error::RegistryError;
 use super::settings::RegistrySettings;
 use super::topics::{RegistryTopic, check_topics};
-use crate::kafka::{ErrorKind, KafkaError, KafkaSettings, LogEvent, LogReader, LogStart};
-use crate::record::OwnedRecord;
+use crate::kafka::{
+    EndReader, ErrorKind, KafkaError, KafkaSettings, LogEvent, LogReader, LogStart,
+};
+use crate::record::{OwnedRecord, TopicPartition};
 
 /// How long one request to the broker may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +43,9 @@ pub trait RegistryLogs: Send + Sync + fmt::Debug {
         topic: RegistryTopic,
         start: LogStart,
     ) -> Result<Box<dyn RegistryLog>, RegistryError>;
+
+    /// Offset that ends what was written to `topic`, transactions that are still open included.
+    fn written_end(&self, topic: RegistryTopic) -> Result<i64, RegistryError>;
 
     /// Whether `topics` exist with the right settings.
     fn check(&self, topics: &[RegistryTopic]) -> Result<(), RegistryError>;
@@ -80,6 +85,12 @@ impl RegistryLogs for KafkaLogs {
     ) -> Result<Box<dyn RegistryLog>, RegistryError> {
         let reader = LogReader::follow(&self.kafka, topic.name(&self.registry), start)?;
         Ok(Box::new(reader))
+    }
+
+    fn written_end(&self, topic: RegistryTopic) -> Result<i64, RegistryError> {
+        let partition = TopicPartition::new(topic.name(&self.registry), 0);
+        let ends = EndReader::written(&self.kafka, vec![partition])?.ends(REQUEST_TIMEOUT)?;
+        Ok(ends.into_values().next().unwrap_or(0))
     }
 
     fn check(&self, topics: &[RegistryTopic]) -> Result<(), RegistryError> {
@@ -177,6 +188,8 @@ pub(super) mod fake {
         pub(crate) missing: bool,
         pub(crate) down: bool,
         pub(crate) log_start: i64,
+        /// First record of a transaction that is open.
+        pub(crate) open: Option<usize>,
         pub(crate) opened: Vec<(RegistryTopic, LogStart)>,
         pub(crate) followed: Vec<(RegistryTopic, LogStart)>,
     }
@@ -253,6 +266,11 @@ pub(super) mod fake {
             Ok(self.log(topic, start))
         }
 
+        fn written_end(&self, topic: RegistryTopic) -> Result<i64, RegistryError> {
+            let state = self.0.lock().unwrap();
+            Ok(state.topics.get(&topic).map_or(0, Vec::len) as i64)
+        }
+
         fn check(&self, _: &[RegistryTopic]) -> Result<(), RegistryError> {
             let state = self.0.lock().unwrap();
             if state.down {
@@ -288,7 +306,8 @@ pub(super) mod fake {
             if state.down {
                 return Err(down());
             }
-            Ok(state.topics.get(&self.topic).map_or(0, Vec::len) as i64)
+            let written = state.topics.get(&self.topic).map_or(0, Vec::len);
+            Ok(state.open.map_or(written, |open| written.min(open)) as i64)
         }
 
         fn log_start(&mut self) -> Result<i64, KafkaError> {
@@ -302,6 +321,8 @@ pub(super) mod fake {
                     return Err(down());
                 }
                 let slots = state.topics.get(&self.topic).map_or(&[][..], Vec::as_slice);
+                let stable = state.open.unwrap_or(slots.len()).min(slots.len());
+                let slots = &slots[..stable];
                 while let Some(slot) = slots.get(self.next) {
                     self.next += 1;
                     if let Slot::Record(record) = slot {

@@ -25,6 +25,7 @@ mod catalog;
 mod chunks;
 mod collect;
 mod control;
+mod decided;
 mod delete;
 mod deployment;
 mod deployment_log;
@@ -47,6 +48,7 @@ mod publish;
 mod read;
 #[cfg(feature = "object-store")]
 mod remote;
+mod replace;
 mod reporter;
 mod retention;
 mod rollback;

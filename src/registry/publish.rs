@@ -1,30 +1,21 @@
-//! Publishing a version: chunks first, then the manifest as the commit point, under a
-//! transactional id of its own that fences rivals.
+//! Publishing a version: chunks first, then the manifest as the commit point.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::bundle::Bundle;
-use super::catalog::{Catalog, Entry, EntryKind, parse_version_key, version_key};
+use super::catalog::{Catalog, Entry, EntryKind, parse_version_key};
 use super::chunks::{
     CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, GOLDEN_CHUNKS_HEADER, chunk_count,
     chunk_key,
 };
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, REQUEST_TIMEOUT, Reading, RegistryLogs, read_to_end};
+use super::replace::{Replacement, replace};
 use super::settings::RegistrySettings;
 use super::topics::{RegistryTopic, ensure_topics};
-use crate::kafka::{KafkaError, KafkaSettings, LogStart, Publisher};
+use crate::kafka::{KafkaSettings, LogStart, Publisher};
 use crate::model::{Artifact, Digest, GoldenRow, Manifest, ManifestDraft, ModelName, Version};
 use crate::record::{Header, OutRecord};
-
-/// How long a rival that fenced this publication is given to commit its own.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// How long a committed manifest may take to be seen by readers.
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How often a manifest that could not be written is tried.
-const COMMIT_ATTEMPTS: u32 = 3;
 
 /// What is done, told while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +75,6 @@ pub fn finish_manifest(
         uri: None,
     };
     draft.finish(model, version, artifact, golden)
-}
-
-/// The transactional id under which a version is written or deleted.
-fn transactional_id(model: &ModelName, version: &Version) -> String {
-    format!("swapstream-publish-{model}-{version}")
 }
 
 /// Publishes a version. A second time with the same artifact it does nothing; interrupted at any
@@ -177,101 +163,6 @@ fn upload(
         last_offset: offsets.iter().max().copied(),
         upload,
     })
-}
-
-/// What is to stand under a version's key.
-#[derive(Debug)]
-pub(super) struct Replacement {
-    pub(super) value: Vec<u8>,
-    pub(super) headers: Vec<Header>,
-}
-
-/// Writes a version's record in a transaction of the version's own id, unless `done` finds that
-/// nothing is to be written any more; `done` is asked once no rival can commit. Gives the offset.
-pub(super) fn replace(
-    kafka: &KafkaSettings,
-    settings: &RegistrySettings,
-    logs: &KafkaLogs,
-    model: &ModelName,
-    version: &Version,
-    replacement: Replacement,
-    done: &dyn Fn() -> Result<Option<i64>, RegistryError>,
-) -> Result<i64, RegistryError> {
-    let id = transactional_id(model, version);
-    let record = OutRecord {
-        topic: settings.versions_topic.clone(),
-        partition: Some(0),
-        key: Some(version_key(model, version)),
-        value: Some(replacement.value),
-        headers: replacement.headers,
-        timestamp: None,
-    };
-    let mut attempt = 1;
-    loop {
-        // From here on no rival can commit: its transaction was ended or is fenced.
-        let mut publisher = Publisher::transactional(kafka, &id)?;
-        if let Some(offset) = done()? {
-            return Ok(offset);
-        }
-        let error = match write(&mut publisher, &record) {
-            Ok(offset) => {
-                wait_until_visible(logs, offset)?;
-                return Ok(offset);
-            }
-            Err(error) => error,
-        };
-        drop(publisher);
-        // Fenced by a rival, or the broker went away: whose manifest is there counts. Where there
-        // is none the rival has failed, or was another registry's on the same cluster, whose
-        // transactional id is the same.
-        std::thread::sleep(SETTLE);
-        if let Some(offset) = done()? {
-            return Ok(offset);
-        }
-        if attempt == COMMIT_ATTEMPTS {
-            return Err(RegistryError::Interrupted {
-                model: model.to_string(),
-                version: version.to_string(),
-                error,
-            });
-        }
-        tracing::debug!(
-            attempt,
-            "the manifest was not written, trying again: {error}"
-        );
-        attempt += 1;
-    }
-}
-
-/// Waits until readers of committed records see the record at `offset`: the broker answers a
-/// commit before it has written the markers, and who deploys next must find the version.
-fn wait_until_visible(logs: &dyn RegistryLogs, offset: i64) -> Result<(), RegistryError> {
-    let mut log = logs.open(RegistryTopic::Versions, LogStart::Offset(offset))?;
-    let deadline = Instant::now() + VISIBLE_TIMEOUT;
-    while log.stable_end()? <= offset {
-        if Instant::now() >= deadline {
-            // Somebody else's open transaction holds the readers back; ours is committed.
-            tracing::warn!("the version is stored, and readers do not see it yet");
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-/// Writes the manifest in a transaction; gives its offset.
-fn write(publisher: &mut Publisher, record: &OutRecord) -> Result<i64, KafkaError> {
-    publisher.begin()?;
-    match publisher.send(record) {
-        Ok(delivery) => publisher.commit().map(|()| delivery.offset),
-        Err(error) => {
-            // The next publisher of this id ends the transaction as well.
-            if let Err(second) = publisher.abort() {
-                tracing::debug!("aborting the publication: {second}");
-            }
-            Err(error)
-        }
-    }
 }
 
 /// The newest record of a version.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use swapstream::dlq::{Listing, RedriveReport, ShownRecord};
-use swapstream::record::{Header, OwnedRecord};
+use swapstream::kafka::Publisher;
+use swapstream::record::{Header, OutRecord, OwnedRecord};
 
 use crate::support::trials::{TestResult, on_shared_broker};
 use crate::support::{Broker, Process, bin, eventually};
@@ -22,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
             dead_letters_go_round,
         ),
         on_shared_broker("each_dead_letter_is_redriven_once", each_is_redriven_once),
+        on_shared_broker(
+            "what_an_open_transaction_hides_is_not_sent_again",
+            what_an_open_transaction_hides,
+        ),
         on_shared_broker("redrive_leaves_what_it_must", redrive_leaves_what_it_must),
     ]
 }
@@ -284,6 +289,12 @@ fn letter(world: &World, offset: usize, more: &[(&str, &str)]) -> Vec<Header> {
     headers
 }
 
+fn start_redrive(world: &World) -> Process {
+    let mut command = Command::new(bin());
+    command.arg("-c").arg(world.config("cli"));
+    Process::spawn(command.args(["dlq", "redrive", "--output", "json"]))
+}
+
 /// Rivals and deaths: at the end each was sent once.
 fn each_is_redriven_once(broker: &'static Broker) -> TestResult {
     const COUNT: usize = 6_000;
@@ -301,15 +312,7 @@ fn each_is_redriven_once(broker: &'static Broker) -> TestResult {
             )
         }),
     );
-    let start = || {
-        let mut command = Command::new(bin());
-        let config = world.config("cli");
-        command
-            .arg("-c")
-            .arg(config)
-            .args(["dlq", "redrive", "--output", "json"]);
-        Process::spawn(&mut command)
-    };
+    let start = || start_redrive(&world);
     let mut tail = world.tail(&world.input());
     // Killed after it has sent something, with something left.
     let mut killed = start();
@@ -355,6 +358,42 @@ fn each_is_redriven_once(broker: &'static Broker) -> TestResult {
         (&list["dead_letters"], &list["redriven"]),
         (&json!(COUNT), &json!(COUNT))
     );
+    Ok(())
+}
+
+/// A mark behind a transaction that is still open is seen by nobody: it is waited for.
+fn what_an_open_transaction_hides(broker: &'static Broker) -> TestResult {
+    const COUNT: usize = 10;
+    let world = World::new(broker, 1);
+    world.produce_to(
+        &world.dead_letters(),
+        (0..COUNT).map(|number| {
+            let headers = letter(&world, number, &[]);
+            (0, Some(&b"k"[..]), Some(&b"event"[..]), headers)
+        }),
+    );
+    let mut worker = Publisher::transactional_for_any(&world.kafka, &world.name)?;
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        worker.begin()?;
+        worker.send(&OutRecord {
+            topic: world.dead_letters(),
+            partition: Some(0),
+            ..OutRecord::default()
+        })?;
+        let mut redrive = start_redrive(&world);
+        let waits = "an open transaction of another producer holds readers";
+        redrive.wait_for_line(waits, PATIENCE);
+        assert!(redrive.is_running());
+        worker.abort()?;
+        let ended = redrive.wait_exit(PATIENCE);
+        assert!(ended.success(), "{:?}", redrive.stderr_lines());
+        let report: RedriveReport = serde_json::from_str(&redrive.stdout_lines().join(""))?;
+        found.push((report.redriven, report.already_redriven));
+    }
+    let count = COUNT as u64;
+    assert_eq!(found, [(count, 0), (0, count)]);
+    assert_eq!(at_input(&world).len(), COUNT);
     Ok(())
 }
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
-use swapstream::kafka::Admin;
+use swapstream::kafka::{Admin, Publisher};
 use swapstream::model::{Digest, Manifest};
+use swapstream::record::OutRecord;
 use swapstream::registry::{DeploymentEvent, Heartbeat, LoadingNote, RegistryTopic, StatusEntry};
 
 use crate::support::trials::{TestResult, on_shared_broker};
-use crate::support::{Broker, bin, eventually};
+use crate::support::{Broker, Process, bin, eventually};
 use crate::world::{Done, PATIENCE, World, models};
 
 pub fn trials() -> Vec<Trial> {
@@ -19,6 +20,10 @@ pub fn trials() -> Vec<Trial> {
         on_shared_broker("a_60_mb_artifact_round_trips", a_60_mb_artifact_round_trips),
         on_shared_broker("versions_are_immutable", versions_are_immutable),
         on_shared_broker("of_two_publishers_one_wins", of_two_publishers_one_wins),
+        on_shared_broker(
+            "what_an_open_transaction_hides_is_not_written_over",
+            what_an_open_transaction_hides,
+        ),
         on_shared_broker("registry_topics_are_exact", registry_topics_are_exact),
         on_shared_broker("deployments_are_checked", deployments_are_checked),
         on_shared_broker("outputs_can_be_read_by_programs", outputs_can_be_read),
@@ -108,10 +113,11 @@ fn versions_are_immutable(broker: &'static Broker) -> TestResult {
     Ok(())
 }
 
-fn spawn_publish(world: &World, flights: &str, version: &str) -> Child {
+fn publish_command(world: &World, flights: &str, version: &str) -> Command {
     let config = world.config("cli");
     let file = |kind: &str| models().join(format!("{flights}.{kind}"));
-    Command::new(bin())
+    let mut command = Command::new(bin());
+    command
         .arg("-c")
         .arg(config)
         .args([
@@ -123,7 +129,12 @@ fn spawn_publish(world: &World, flights: &str, version: &str) -> Child {
             "late-arrival",
         ])
         .args(["--version", version, "--manifest"])
-        .args([file("toml"), file("onnx")])
+        .args([file("toml"), file("onnx")]);
+    command
+}
+
+fn spawn_publish(world: &World, flights: &str, version: &str) -> Child {
+    publish_command(world, flights, version)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -185,6 +196,49 @@ fn of_two_publishers_one_wins(broker: &'static Broker) -> TestResult {
             "{outcome}"
         );
     }
+    Ok(())
+}
+
+/// A publisher that is killed between its record and the commit leaves a transaction open: nobody
+/// sees what is committed after it, so that who looks for a version finds none.
+fn what_an_open_transaction_hides(broker: &'static Broker) -> TestResult {
+    let world = World::new(broker, 1);
+    world.publish("v1", "1").ok();
+    let mut killed = Publisher::transactional_for_any(&world.kafka, &world.name)?;
+    killed.begin()?;
+    killed.send(&OutRecord {
+        topic: world.registry_topic("versions"),
+        partition: Some(0),
+        key: Some(b"late-arrival/of the dead".to_vec()),
+        ..OutRecord::default()
+    })?;
+    let waits = "an open transaction of another producer holds readers";
+    let wait = |command: &mut Command| {
+        let process = Process::spawn(command);
+        process.wait_for_line(waits, PATIENCE);
+        process
+    };
+    let mut collect = Command::new(bin());
+    collect.arg("-c").arg(world.config("cli"));
+    let mut waiting = [
+        wait(collect.args(["model", "gc", "--older-than", "0s", "--dry-run"])),
+        wait(&mut publish_command(&world, "v1", "2")),
+        wait(&mut publish_command(&world, "v2", "2")),
+    ];
+    assert!(waiting.iter_mut().all(Process::is_running));
+    killed.abort()?;
+    let codes = waiting
+        .each_mut()
+        .map(|process| process.wait_exit(PATIENCE).code());
+    assert_eq!(codes[0], Some(0), "{:?}", waiting[0].stderr_lines());
+    let won = codes[1..].iter().filter(|code| **code == Some(0)).count();
+    assert_eq!(won, 1, "{codes:?} {waiting:?}");
+    // Who won is seen at once.
+    let shown = world.run(&["model", "show", "late-arrival", "2", "--output", "json"]);
+    let digest = shown.ok().json()["manifest"]["artifact"]["digest"].clone();
+    let winner = codes.iter().skip(1).position(|code| *code == Some(0));
+    let file = models().join(["v1.onnx", "v2.onnx"][winner.unwrap()]);
+    assert_eq!(digest, Digest::of(&std::fs::read(file)?).to_string());
     Ok(())
 }
 
