@@ -251,6 +251,13 @@ fn exactly_once_has_its_own_rules() {
         let text = GOOD.replace("[streams", &format!("[kafka.client]\n{lines}\n[streams"));
         parse(&(text + guarantee)).unwrap_err()
     };
+    let errors = client("\"linger.ms\" = 5\n\"queue.buffering.max.ms\" = 6");
+    assert!(
+        errors[0].contains("is another name of \"linger.ms\""),
+        "{errors:?}"
+    );
+    let errors = client("\"request.required.acks\" = 1");
+    assert!(errors[0].contains("every replica in sync"), "{errors:?}");
     let errors = client("\"transaction.timeout.ms\" = 600000");
     assert!(
         errors[0].contains("must stay below max.poll.interval.ms"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::section::Section;
 use super::tree::{Node, Table, Value};
-use crate::kafka::{RESERVED_PROPERTIES, SECRET_PROPERTIES};
+use crate::kafka::{RESERVED_PROPERTIES, SECRET_PROPERTIES, property_name};
 
 /// Whether the value of `property` is a secret.
 pub(super) fn is_secret(property: &str) -> bool {
@@ -24,9 +24,20 @@ pub(super) fn read(kafka: &Section<'_>) -> (BTreeMap<String, String>, BTreeSet<S
     let mut client = BTreeMap::new();
     let mut from_files = BTreeSet::new();
     for (name, node) in nodes {
-        let reserved = RESERVED_PROPERTIES.iter().find(|(known, _)| *known == name);
+        let reserved = RESERVED_PROPERTIES
+            .iter()
+            .find(|(known, _)| *known == property_name(&name));
         if let Some((_, reason)) = reserved {
             let message = format!("may not be set: {reason}");
+            section.error_at(&node.key_place, &name, message);
+            continue;
+        }
+        let twin = client
+            .keys()
+            .find(|known: &&String| property_name(known) == property_name(&name));
+        if let Some(twin) = twin {
+            let message =
+                format!("is another name of {twin:?}, which is set as well: leave one of them");
             section.error_at(&node.key_place, &name, message);
             continue;
         }

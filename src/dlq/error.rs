@@ -29,7 +29,7 @@ pub enum DlqError {
     /// Another process sends from the same topic, and started later.
     #[error(
         "another `dlq redrive` of topic {0:?} has started and taken over: it goes on where this \
-         one was"
+         one was (if nobody has, this one stood still for longer than a transaction may: run it again)"
     )]
     Rival(String),
     /// A topic that records would go back to is not there.

@@ -21,7 +21,7 @@ pub const REDRIVE_SCHEMA: &str = "swapstream.dlq-redrive/v1";
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Most records in one transaction: it must be over long before its time-out.
 const MAX_RECORDS: usize = 500;
-/// Most bytes of values in one transaction, but for a single record that is larger.
+/// Most bytes of records in one transaction, but for a single one that is larger.
 const MAX_BYTES: usize = 4 << 20;
 /// Kafka's default `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
@@ -213,7 +213,7 @@ impl<'r> Run<'r> {
             Choice::Left(left) => *self.report.left(left) += 1,
             Choice::Send(_) if over => self.report.over_limit += 1,
             Choice::Send(out) => {
-                let bytes = out.value.as_ref().map_or(0, Vec::len);
+                let bytes = size(&out);
                 if self.batch.is_full(bytes) {
                     self.flush(partition)?;
                 }
@@ -279,6 +279,14 @@ impl<'r> Run<'r> {
         }
         Ok(())
     }
+}
+
+/// The bytes of a record: its key and its headers may be large as well.
+fn size(record: &OutRecord) -> usize {
+    let part = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let headers = record.headers.iter();
+    let headers: usize = headers.map(|one| one.key.len() + part(&one.value)).sum();
+    part(&record.key) + part(&record.value) + headers
 }
 
 /// One transaction: the records and their mark.

@@ -195,6 +195,26 @@ pub(super) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Opti
     }
 }
 
+/// The id that the group knows a member by; empty while it has none.
+pub(super) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
+    // SAFETY: the client outlives the call; the metadata is ours and destroyed here, after its text was
+    // copied.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return String::new();
+        }
+        let id = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let copied = if id.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(id).to_string_lossy().into_owned()
+        };
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        copied
+    }
+}
+
 /// The high watermark of a partition as the last fetch saw it, without a request.
 pub(super) fn cached_high_watermark<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

@@ -31,7 +31,7 @@ pub use properties::{ClientShare, OF_A_VERSION, RecordLimits};
 pub use publisher::{Delivery, Publisher};
 pub use settings::{
     DEFAULT_KAFKA_MEMORY, DEFAULT_TRANSACTION_TIMEOUT, GroupProtocol, KafkaSettings, Membership,
-    RESERVED_PROPERTIES, SECRET_PROPERTIES, TRANSACTION_TIMEOUT,
+    RESERVED_PROPERTIES, SECRET_PROPERTIES, TRANSACTION_TIMEOUT, property_name,
 };
 pub use source::{Committed, InputRecord, Polled, Position, Source};
 pub use topic_reader::{TopicEvent, TopicReader};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use super::settings::{GroupProtocol, KafkaSettings, Membership};
+use super::settings::{GroupProtocol, KafkaSettings, Membership, property_name};
 
 /// How many requests of a connection may wait for their answers.
 const IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
@@ -60,7 +60,7 @@ fn base(kafka: &KafkaSettings, role: &str) -> ClientConfig {
         // (https://github.com/confluentinc/librdkafka/pull/5401); what comes later it takes.
         .set("topic.metadata.refresh.interval.ms", "10000");
     for (key, value) in &kafka.client {
-        config.set(key, value);
+        config.set(property_name(key), value);
     }
     config.set("bootstrap.servers", &kafka.bootstrap_servers);
     config.set_log_level(RDKafkaLogLevel::Info);
@@ -98,7 +98,7 @@ pub(super) fn group_consumer(
         ),
     ];
     for (key, value) in defaults {
-        if !kafka.client.contains_key(key) {
+        if !kafka.sets(key) {
             config.set(key, value);
         }
     }
@@ -148,7 +148,7 @@ pub(super) fn producer(
     limits: RecordLimits,
 ) -> ClientConfig {
     let mut config = any_producer(kafka, share, limits);
-    if !kafka.client.contains_key(IN_FLIGHT) && !kafka.client.contains_key("max.in.flight") {
+    if !kafka.sets(IN_FLIGHT) {
         // With more, librdkafka's thread never sleeps while records of an idempotent producer wait
         // for the request before them (rd_kafka_msgq_allow_wakeup_at asks for a wake-up at once):
         // half of the processor time where the broker is the limit. Nothing is lost by it but a
@@ -161,22 +161,25 @@ pub(super) fn producer(
 /// What the two kinds of producers have in common.
 fn any_producer(kafka: &KafkaSettings, share: ClientShare, limits: RecordLimits) -> ClientConfig {
     let mut config = base(kafka, "worker");
-    // Each with the other name that librdkafka has for it: who sets one of them has set it.
     let defaults = [
         // Long enough to fill batches under load, short enough not to show in the latency.
-        ("linger.ms", "queue.buffering.max.ms", "1".to_owned()),
-        ("compression.type", "compression.codec", "lz4".to_owned()),
+        ("linger.ms", "1".to_owned()),
+        ("compression.type", "lz4".to_owned()),
         // The bytes are the limit, not the count.
-        ("queue.buffering.max.messages", "", "500000".to_owned()),
+        ("queue.buffering.max.messages", "500000".to_owned()),
         (
             "queue.buffering.max.kbytes",
-            "",
-            (share.produce / 1024).max(1024).to_string(),
+            // One record at least, or it would wait for room for ever.
+            (share.produce / 1024)
+                .max(1024)
+                .max(limits.record as u64 / 1024 + 1)
+                .min(i32::MAX as u64)
+                .to_string(),
         ),
-        ("batch.num.messages", "", "10000".to_owned()),
+        ("batch.num.messages", "10000".to_owned()),
     ];
-    for (key, alias, value) in defaults {
-        if !kafka.client.contains_key(key) && !kafka.client.contains_key(alias) {
+    for (key, value) in defaults {
+        if !kafka.sets(key) {
             config.set(key, value);
         }
     }
@@ -242,6 +245,13 @@ const OF_LETTERS: Duration = Duration::from_secs(30);
 /// Sets how long a transaction may be open.
 fn open_at_most(config: &mut ClientConfig, time: Duration) {
     let millis = time.as_millis().to_string();
+    // The client refuses to wait longer for an answer. By default it makes that shorter by itself.
+    let answer = config
+        .get("socket.timeout.ms")
+        .and_then(|text| text.parse().ok());
+    if answer.is_some_and(|answer: u128| answer > time.as_millis()) {
+        config.set("socket.timeout.ms", &millis);
+    }
     config
         .set("transaction.timeout.ms", &millis)
         // What is not acknowledged by then cannot be committed any more.
@@ -308,7 +318,7 @@ fn log_reader_that_waits(kafka: &KafkaSettings, milliseconds: &str) -> ClientCon
         .set("allow.auto.create.topics", "false")
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.queue.backoff.ms", "5");
-    if !kafka.client.contains_key("fetch.wait.max.ms") {
+    if !kafka.sets("fetch.wait.max.ms") {
         config.set("fetch.wait.max.ms", milliseconds);
     }
     config
@@ -369,8 +379,41 @@ mod tests {
         assert_eq!(transactional.get(IN_FLIGHT), None);
         let kafka = settings(&[("max.in.flight", "5")]);
         let config = producer(&kafka, ClientShare::of(kafka.memory, 2), limits);
-        assert_eq!(config.get(IN_FLIGHT), None, "set by its other name");
-        assert_eq!(config.get("max.in.flight"), Some("5"));
+        assert_eq!(config.get(IN_FLIGHT), Some("5"), "set by its other name");
+    }
+
+    #[test]
+    fn a_property_has_one_name() {
+        // Of two names for one the client takes the last, and they have no order.
+        let kafka = settings(&[
+            ("delivery.timeout.ms", "120000"),
+            ("socket.timeout.ms", "20000"),
+            ("fetch.message.max.bytes", "4096"),
+            ("queue.buffering.max.ms", "7"),
+        ]);
+        let limits = RecordLimits {
+            record: 1_000_000,
+            batch: 1_000_000,
+        };
+        let share = ClientShare::of(kafka.memory, 2);
+        let transactional = transactional_producer(&kafka, share, limits, "id");
+        let plain = producer(&kafka, share, limits);
+        let publisher = publisher(&kafka, Some("id"));
+        for (config, timeout) in [
+            (&transactional, "10000"),
+            (&plain, "0"),
+            (&publisher, "10000"),
+        ] {
+            assert_eq!(config.get("message.timeout.ms"), Some(timeout));
+            assert_eq!(config.get("delivery.timeout.ms"), None);
+            config.create::<BaseProducer>().unwrap();
+        }
+        assert_eq!(plain.get("linger.ms"), Some("7"));
+        assert_eq!(plain.get("queue.buffering.max.ms"), None);
+        republisher(&kafka, "id").create::<BaseProducer>().unwrap();
+        let consumer = group_consumer(&kafka, "g", &Membership::default(), share);
+        assert_eq!(consumer.get("max.partition.fetch.bytes"), Some("4096"));
+        consumer.create::<BaseConsumer>().unwrap();
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TRANSACTION_TIMEOUT: &str = "transaction.timeout.ms";
 
 impl KafkaSettings {
+    /// Whether the configuration sets the property `name`, by whichever of its names.
+    pub(super) fn sets(&self, name: &str) -> bool {
+        self.client.keys().any(|key| property_name(key) == name)
+    }
+
     /// How long a transaction may stay open before the broker aborts it.
     pub fn transaction_timeout(&self) -> Duration {
         let configured = self.client.get(TRANSACTION_TIMEOUT);
@@ -65,10 +70,29 @@ impl fmt::Debug for KafkaSettings {
 /// Default of `limits.kafka_memory`: 128 MiB.
 pub const DEFAULT_KAFKA_MEMORY: u64 = 128 << 20;
 
+/// Other names that librdkafka has for a property, each with the one that is used here. A client takes
+/// both, in no order: the last one counts. (The table of librdkafka's CONFIGURATION.md.)
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("message.send.max.retries", "retries"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+];
+
+/// The one name of a property.
+pub fn property_name(name: &str) -> &str {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+    alias.map_or(name, |(_, name)| name)
+}
+
 /// Properties that the configuration may not set, with the reason.
 pub const RESERVED_PROPERTIES: &[(&str, &str)] = &[
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
-    ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("group.id", "set streams.<name>.group_id"),
     (
         "enable.auto.commit",

@@ -354,6 +354,11 @@ impl Source {
         ffi::generation(&self.consumer).is_some_and(|generation| generation > 0)
     }
 
+    /// The id that the group knows this member by; empty while it has none.
+    pub fn member_id(&self) -> String {
+        ffi::member_id(&self.consumer)
+    }
+
     /// Sends offsets, each with its metadata, into the producer's transaction. The group
     /// coordinator refuses them if the group has a newer generation than this member.
     pub(super) fn offsets_for_transaction(

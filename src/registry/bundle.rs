@@ -10,7 +10,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::trust::SIGNATURE_HEADER;
+use super::trust::signature_header;
 use crate::model::{
     Digest, GOLDEN_MAX_BYTES, GoldenFileError, MANIFEST_MAX_BYTES, Manifest, ManifestError,
 };
@@ -214,12 +214,7 @@ impl Bundle {
 
     /// The headers of the manifest's record that say who signed it.
     pub(super) fn signature_header(&self) -> Option<crate::record::Header> {
-        self.signature
-            .as_ref()
-            .map(|signature| crate::record::Header {
-                key: SIGNATURE_HEADER.to_owned(),
-                value: Some(signature.clone()),
-            })
+        self.signature.clone().map(signature_header)
     }
 }
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chunks::{CHUNKS_HEADER, ChunkError, ChunksHeader, GOLDEN_CHUNKS_HEADER};
-use super::trust::{Trust, signature_of};
+use super::trust::{Trust, signature_header, signature_of};
 use crate::model::{Digest, MANIFEST_MAX_BYTES, Manifest, ModelName, Version};
 use crate::record::{Header, OwnedRecord};
 
@@ -17,7 +17,7 @@ use crate::record::{Header, OwnedRecord};
 pub struct Entry {
     /// What the record is.
     pub kind: EntryKind,
-    /// The record's exact value; what a signature covers.
+    /// The record's exact value, which a signature covers; empty in the catalog of an instance.
     pub raw: Arc<[u8]>,
     /// The record's offset.
     pub offset: i64,
@@ -73,6 +73,29 @@ impl Entry {
     /// The chunk sets of the version, by the names of their headers.
     pub fn chunk_sets(&self) -> impl Iterator<Item = &Result<ChunksHeader, ChunkError>> {
         self.chunks.iter().chain(&self.golden_chunks)
+    }
+
+    /// The headers of its record, as far as a registry's own were read from it.
+    pub(super) fn headers(&self) -> serde_json::Result<Vec<Header>> {
+        let mut headers: Vec<Header> = self
+            .signature
+            .clone()
+            .map(signature_header)
+            .into_iter()
+            .collect();
+        let sets = [
+            (CHUNKS_HEADER, &self.chunks),
+            (GOLDEN_CHUNKS_HEADER, &self.golden_chunks),
+        ];
+        for (name, set) in sets {
+            if let Some(Ok(header)) = set {
+                headers.push(Header {
+                    key: name.to_owned(),
+                    value: Some(serde_json::to_vec(header)?),
+                });
+            }
+        }
+        Ok(headers)
     }
 
     /// The manifest, if the version has one that can be read.
@@ -149,6 +172,8 @@ pub fn parse_version_key(key: Option<&[u8]>) -> Option<(ModelName, Version)> {
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     trust: Trust,
+    /// Whether [`Entry::raw`] is left empty.
+    lean: bool,
     models: BTreeMap<ModelName, BTreeMap<Version, Entry>>,
 }
 
@@ -162,7 +187,16 @@ impl Catalog {
     pub fn trusting(trust: Trust) -> Self {
         Self {
             trust,
-            models: BTreeMap::new(),
+            ..Self::default()
+        }
+    }
+
+    /// The same without the records' exact bytes, of which an instance needs nothing: those that cannot be
+    /// read, or that nobody trusted has signed, may be large and many.
+    pub(super) fn for_serving(trust: Trust) -> Self {
+        Self {
+            lean: true,
+            ..Self::trusting(trust)
         }
     }
 
@@ -171,7 +205,10 @@ impl Catalog {
         let (model, version) = parse_version_key(record.key.as_deref())?;
         let mut record = record;
         if let Some(value) = record.value.take() {
-            let entry = Entry::read(&model, &version, &record, value, &self.trust);
+            let mut entry = Entry::read(&model, &version, &record, value, &self.trust);
+            if self.lean {
+                entry.raw = Arc::default();
+            }
             let versions = self.models.entry(model.clone()).or_default();
             versions.insert(version.clone(), entry);
         } else if let Some(versions) = self.models.get_mut(&model) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::decided::wait_until_decided;
 use super::delete::tombstone;
 use super::error::RegistryError;
+use super::fleet::Fleet;
 use super::garbage::{Attendance, Uploads, needed_uploads};
 use super::logs::{KafkaLogs, RegistryLogs};
 use super::read::{read, read_catalog};
@@ -53,21 +54,22 @@ pub fn collect(
 ) -> Result<Collected, RegistryError> {
     let logs = KafkaLogs::new(kafka.clone(), settings.clone());
     logs.check(&RegistryTopic::ALL)?;
-    wait_until_decided(&logs)?;
     // The chunks first: a manifest that is committed meanwhile is then seen with its chunks.
     let mut uploads = Uploads::new();
     read(&logs, RegistryTopic::Artifacts, &mut |record| {
         let bytes = record.value.as_ref().map(Vec::len);
         uploads.apply(record.key.as_deref(), bytes, record.timestamp);
     })?;
+    wait_until_decided(&logs, RegistryTopic::Versions)?;
     let needed = needed_uploads(&read_catalog(&logs)?).map_err(RegistryError::Refused)?;
-    let mut attendance = Attendance::new();
+    let (mut fleet, mut attendance) = (Fleet::new(), Attendance::new());
     read(&logs, RegistryTopic::Status, &mut |record| {
-        let gone = record.value.is_none();
-        attendance.apply(record.key.as_deref(), gone, record.timestamp);
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        fleet.apply(key, value, record.timestamp);
+        attendance.apply(key, value.is_none(), record.timestamp);
     })?;
     let orphans = uploads.orphans(&needed, request.now, request.older_than);
-    let gone = attendance.gone(request.now, request.older_than);
+    let gone = attendance.gone(&fleet, request.now, request.older_than);
     if !request.dry_run {
         let keys = orphans
             .iter()

@@ -137,7 +137,7 @@ impl Control {
     pub(super) fn new(models: BTreeSet<ModelName>, max_loads: usize, trust: Trust) -> Self {
         Self {
             deployments: DeploymentLog::new(),
-            catalog: Catalog::trusting(trust),
+            catalog: Catalog::for_serving(trust),
             versions_next: 0,
             models: models
                 .into_iter()

@@ -1,10 +1,12 @@
 //! Deleting a version: its manifest is replaced by a deletion record, under the version's own
-//! transactional id, then its chunks are tombstoned. The number never returns with other bytes.
+//! transactional id, then its chunks are tombstoned. The number never returns with other bytes. Where it
+//! was deployed meanwhile, the manifest is put back.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use super::catalog::{DELETION_SCHEMA, Deletion, Entry, EntryKind};
-use super::chunks::chunk_count;
+use super::catalog::{Catalog, DELETION_SCHEMA, Deletion, Entry, EntryKind};
+use super::chunks::{ChunksHeader, chunk_count};
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, RegistryLogs};
 use super::operate::Attribution;
@@ -15,7 +17,7 @@ use super::retention::Question;
 use super::settings::RegistrySettings;
 use super::topics::RegistryTopic;
 use crate::kafka::{KafkaSettings, Publisher};
-use crate::model::{Digest, ModelName, Version};
+use crate::model::{Digest, GOLDEN_MAX_BYTES, ModelName, Version};
 use crate::record::OutRecord;
 
 /// A version to delete.
@@ -48,7 +50,7 @@ pub struct Deleted {
 pub fn delete(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
-    request: DeleteRequest<'_>,
+    request: &DeleteRequest<'_>,
 ) -> Result<Deleted, RegistryError> {
     let logs = KafkaLogs::new(kafka.clone(), settings.clone());
     logs.check(&RegistryTopic::ALL)?;
@@ -70,19 +72,13 @@ pub fn delete(
         EntryKind::Manifest(manifest) => Some(manifest.artifact.digest),
         EntryKind::Unreadable(_) => None,
     };
-    refuse_if_kept(&logs, &request, settings.retention)?;
-    let deletion = Deletion {
-        schema: Some(DELETION_SCHEMA.to_owned()),
-        deleted: true,
-        digest,
-        at: Some(request.who.at),
-        by: request.who.by,
-        reason: request.who.reason,
+    let asked = Instant::now();
+    let kept = || {
+        let passed = i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
+        refuse_if_kept(&logs, request, passed, settings.retention)
     };
-    let record = Replacement {
-        value: serde_json::to_vec(&deletion)?,
-        headers: Vec::new(),
-    };
+    kept()?;
+    let record = deletion(&request.who, digest)?;
     let seen = entry.offset;
     let unchanged = |now: Option<&Entry>| match now {
         Some(now) if now.offset == seen => Ok(None),
@@ -93,9 +89,29 @@ pub fn delete(
         ))),
     };
     let offset = replace(kafka, settings, &logs, model, version, record, &|| {
-        unchanged(find(&logs, model, version)?.as_ref())
+        let deleted = unchanged(find(&logs, model, version)?.as_ref())?;
+        if deleted.is_none() {
+            // It may have taken long to come here.
+            kept()?;
+        }
+        Ok(deleted)
     })?;
-    let chunks = tombstone_chunks(kafka, settings, entry)?;
+    // Who deploys looks whether the version is still there after the event was written: of a deletion and
+    // a deployment at once one sees the other.
+    let freed = match kept() {
+        Ok(()) => tombstone_chunks(kafka, settings, &catalog, entry),
+        Err(why @ RegistryError::Refused(_)) => {
+            put_back(kafka, settings, &logs, request, entry, offset)?;
+            return Err(why);
+        }
+        Err(error) => Err(error),
+    };
+    let chunks = freed.unwrap_or_else(|error| {
+        tracing::warn!(
+            "it is deleted, its chunks are not freed: {error}; `swapstream model gc` frees them"
+        );
+        0
+    });
     Ok(Deleted {
         digest,
         offset,
@@ -104,15 +120,65 @@ pub fn delete(
     })
 }
 
+/// What stands in a deleted version's place.
+fn deletion(who: &Attribution, digest: Option<Digest>) -> serde_json::Result<Replacement> {
+    let deletion = Deletion {
+        schema: Some(DELETION_SCHEMA.to_owned()),
+        deleted: true,
+        digest,
+        at: Some(who.at.clone()),
+        by: who.by.clone(),
+        reason: who.reason.clone(),
+    };
+    Ok(Replacement {
+        value: serde_json::to_vec(&deletion)?,
+        headers: Vec::new(),
+    })
+}
+
+/// Writes the record of `entry` again in place of its deletion at `deleted`.
+fn put_back(
+    kafka: &KafkaSettings,
+    settings: &RegistrySettings,
+    logs: &KafkaLogs,
+    request: &DeleteRequest<'_>,
+    entry: &Entry,
+    deleted: i64,
+) -> Result<(), RegistryError> {
+    let (model, version) = (request.model, request.version);
+    let record = Replacement {
+        value: entry.raw.to_vec(),
+        headers: entry.headers()?,
+    };
+    replace(kafka, settings, logs, model, version, record, &|| {
+        // Somebody else's record stays.
+        let now = find(logs, model, version)?;
+        Ok(now
+            .map(|now| now.offset)
+            .filter(|offset| *offset != deleted))
+    })?;
+    Ok(())
+}
+
+/// Refuses to delete what is needed, `passed` milliseconds after it was asked for.
 fn refuse_if_kept(
     logs: &KafkaLogs,
     request: &DeleteRequest<'_>,
+    passed: i64,
     retention: Duration,
 ) -> Result<(), RegistryError> {
     let (model, version) = (request.model, request.version);
+    let now = request.now.saturating_add(passed);
     let (log, fleet) = (read_deployments(logs)?, read_fleet(logs)?);
+    let silent = fleet.live(model, now).find(|(_, entry)| entry.is_none());
+    if let Some((instance, _)) = silent {
+        return Err(RegistryError::Refused(format!(
+            "version {version} of {model} is not deleted: instance {instance} lives and has not said \
+             what it serves; try again in a moment"
+        )));
+    }
     let serving: Vec<String> = fleet
-        .live(model, request.now)
+        .live(model, now)
         .filter(|(_, entry)| {
             let serving = entry.and_then(|entry| entry.report.serving.as_ref());
             serving.is_some_and(|serving| serving.version == *version)
@@ -124,7 +190,7 @@ fn refuse_if_kept(
         serving: &serving,
         version,
         retention,
-        now: request.now,
+        now,
     };
     match question.kept() {
         None => Ok(()),
@@ -138,28 +204,51 @@ fn refuse_if_kept(
 fn tombstone_chunks(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
+    catalog: &Catalog,
     entry: &Entry,
 ) -> Result<u64, RegistryError> {
-    let manifest = entry.manifest();
-    let sets = [
-        (&entry.chunks, manifest.map(|m| m.artifact.bytes)),
-        (
-            &entry.golden_chunks,
-            manifest.and_then(|m| Some(m.checks.golden_file.as_ref()?.bytes)),
-        ),
-    ];
-    let mut keys = Vec::new();
-    for (set, bytes) in sets {
-        let Some(Ok(header)) = set else { continue };
-        // The count is held against the manifest: a huge one must not be written out.
-        if chunk_count(bytes.unwrap_or(0), header.chunk_bytes) == header.count {
-            keys.extend((0..header.count).map(|index| header.key(index)));
-        }
-    }
+    let others = others(catalog, entry);
+    let keys: Vec<_> = chunk_sets(entry, settings.max_artifact_bytes)
+        .filter(|header| !others.contains(&*header.upload))
+        .flat_map(|header| (0..header.count).map(|index| header.key(index)))
+        .collect();
     if keys.is_empty() {
         return Ok(0);
     }
     tombstone(kafka, &settings.artifacts_topic, keys.into_iter())
+}
+
+/// The uploads that other records than `entry` name: of a record that was copied under another key the
+/// chunks are shared.
+fn others<'c>(catalog: &'c Catalog, entry: &Entry) -> BTreeSet<&'c str> {
+    let models = catalog.models();
+    let entries = models.flat_map(|model| catalog.versions(model));
+    entries
+        .filter(|(_, other)| other.offset != entry.offset)
+        .flat_map(|(_, other)| other.chunk_sets())
+        .filter_map(|set| set.as_ref().ok().map(|header| &*header.upload))
+        .collect()
+}
+
+/// Chunk sets of `entry` that are as large as the manifest says, and no larger than may be: a huge count
+/// must not be written out.
+fn chunk_sets(entry: &Entry, max_bytes: u64) -> impl Iterator<Item = &ChunksHeader> {
+    let manifest = entry.manifest();
+    let artifact = manifest.map(|manifest| manifest.artifact.bytes);
+    let golden = manifest.and_then(|manifest| manifest.checks.golden_file.as_ref());
+    let sets = [
+        (&entry.chunks, artifact, max_bytes),
+        (
+            &entry.golden_chunks,
+            golden.map(|file| file.bytes),
+            GOLDEN_MAX_BYTES,
+        ),
+    ];
+    sets.into_iter().filter_map(|(set, bytes, most)| {
+        let header = set.as_ref()?.as_ref().ok()?;
+        let bytes = bytes.filter(|bytes| *bytes <= most)?;
+        (chunk_count(bytes, header.chunk_bytes) == header.count).then_some(header)
+    })
 }
 
 /// Writes a tombstone for each key; gives their number.
@@ -176,4 +265,70 @@ pub(super) fn tombstone(
     });
     let written = Publisher::idempotent(kafka)?.send_all(records, &mut |_| {})?;
     Ok(written.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::tests::{manifest, record};
+    use super::super::chunks::{CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA};
+    use super::*;
+    use crate::record::{Header, OwnedRecord};
+
+    fn version(offset: i64, version: &str, bytes: u64, upload: &str) -> OwnedRecord {
+        let mut manifest = manifest("m", version, b"x");
+        manifest.artifact.bytes = bytes;
+        let header = ChunksHeader {
+            schema: CHUNKS_SCHEMA.to_owned(),
+            upload: upload.to_owned(),
+            count: chunk_count(bytes, CHUNK_BYTES),
+            chunk_bytes: CHUNK_BYTES,
+            first_offset: None,
+            last_offset: None,
+        };
+        let json = serde_json::to_string(&header).unwrap();
+        let mut record = record(
+            offset,
+            &format!("m/{version}"),
+            Some(manifest.to_json().unwrap()),
+        );
+        record.headers = vec![Header::text(CHUNKS_HEADER, json)];
+        record
+    }
+
+    #[test]
+    fn chunks_that_are_huge_or_shared_stay() {
+        let mut catalog = Catalog::new();
+        catalog.apply(version(0, "1", 3, "own"));
+        catalog.apply(version(1, "2", 1 << 50, "huge"));
+        catalog.apply(version(2, "3", 3, "shared"));
+        catalog.apply(version(3, "4", 3, "shared"));
+        let model = ModelName::new("m").unwrap();
+        let freed = |version: &str| {
+            let entry = catalog
+                .get(&model, &Version::new(version).unwrap())
+                .unwrap();
+            let others = others(&catalog, entry);
+            let sets = chunk_sets(entry, 1 << 30).filter(|set| !others.contains(&*set.upload));
+            sets.map(|set| set.upload.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(freed("1"), ["own"]);
+        assert!(
+            ["2", "3", "4"]
+                .into_iter()
+                .all(|version| freed(version).is_empty())
+        );
+    }
+
+    #[test]
+    fn what_is_put_back_is_what_was_there() {
+        let mut catalog = Catalog::new();
+        let mut record = version(0, "1", 3, "own");
+        record
+            .headers
+            .insert(0, super::super::trust::signature_header(b"sig".to_vec()));
+        let (model, version) = catalog.apply(record.clone()).unwrap();
+        let entry = catalog.get(&model, &version).unwrap();
+        assert_eq!(Some(entry.raw.to_vec()), record.value);
+        assert_eq!(entry.headers().unwrap(), record.headers);
+    }
 }

@@ -61,9 +61,10 @@ pub enum RegistryError {
         /// What stands there.
         reason: String,
     },
-    /// The manifest could not be written, and nobody else wrote it.
+    /// The version's record was sent, and nobody can tell whether it is there.
     #[error(
-        "version {version} of {model} is not written: {error}; somebody else may have written it at the same time; running it again is safe"
+        "whether version {version} of {model} is written is not known: {error}; running it again is \
+         safe, and tells"
     )]
     Interrupted {
         /// The model.
@@ -71,7 +72,31 @@ pub enum RegistryError {
         /// The version.
         version: String,
         /// What happened.
+        error: Box<RegistryError>,
+    },
+    /// A deployment event was not acknowledged, and may be in the log all the same.
+    #[error(
+        "{error}; the event may be in the log all the same: see `swapstream model history {model}` \
+         before you give it again"
+    )]
+    Unacknowledged {
+        /// The model.
+        model: String,
+        /// What happened.
         error: KafkaError,
+    },
+    /// A deployment event is in the log, and cannot be read back.
+    #[error(
+        "the event is in the log at revision {revision}; whether it counts cannot be read: {error}; do \
+         not give it again, see `swapstream model history {model}`"
+    )]
+    Unread {
+        /// The model.
+        model: String,
+        /// Offset of the event.
+        revision: i64,
+        /// What happened.
+        error: Box<RegistryError>,
     },
     /// Nobody can tell what stands under the version's key.
     #[error(

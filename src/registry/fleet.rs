@@ -211,6 +211,11 @@ impl Convergence {
     pub fn is_converged(&self) -> bool {
         !self.done.is_empty() && self.waiting.is_empty() && self.refused.is_empty()
     }
+
+    /// Whether nobody is on its way any more, and somebody has refused it.
+    pub fn is_stuck(&self) -> bool {
+        !self.refused.is_empty() && self.waiting.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::catalog::{Catalog, EntryKind};
+use super::fleet::Fleet;
 
 /// The chunks of one upload that are there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -150,12 +151,14 @@ impl Attendance {
         }
     }
 
-    /// Instances that have written nothing for `age`, and the keys of what they left.
-    pub fn gone(&self, now: i64, age: Duration) -> Vec<(&str, &BTreeSet<Vec<u8>>)> {
+    /// Instances that have written nothing for `age` and that are not live by `fleet`, and the keys of what
+    /// they left. What is taken of a live one does not come back before it changes.
+    pub fn gone(&self, fleet: &Fleet, now: i64, age: Duration) -> Vec<(&str, &BTreeSet<Vec<u8>>)> {
         let limit = now.saturating_sub(millis(age));
+        let live = |id: &str| fleet.instance(id).is_some_and(|view| view.is_live(now));
         self.instances
             .iter()
-            .filter(|(_, (_, seen))| *seen <= limit)
+            .filter(|(id, (_, seen))| *seen <= limit && !live(id))
             .map(|(id, (keys, _))| (id.as_str(), keys))
             .collect()
     }
@@ -173,6 +176,7 @@ mod tests {
     use super::super::chunks::{
         CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, GOLDEN_CHUNKS_HEADER,
     };
+    use super::super::status::INSTANCE_SCHEMA;
     use super::*;
     use crate::record::Header;
 
@@ -278,9 +282,19 @@ mod tests {
         seen.apply(Some(b"instance/b"), false, Some(7));
         seen.apply(Some(b"c/m"), false, Some(0));
         seen.apply(Some(b"c/m"), true, Some(1));
-        let gone = seen.gone(millis(DAY), DAY);
+        let gone = seen.gone(&Fleet::new(), millis(DAY), DAY);
         let gone: Vec<_> = gone.iter().map(|(id, keys)| (*id, keys.len())).collect();
         assert_eq!(gone, [("a", 2)]);
+        // One that says little is live all the same.
+        let mut fleet = Fleet::new();
+        let heartbeat = serde_json::json!({
+            "schema": INSTANCE_SCHEMA, "instance": "a", "build": "b", "streams": {}, "fingerprint": "f",
+            "interval_ms": millis(DAY), "started_at": "", "at": "",
+        });
+        let heartbeat = heartbeat.to_string();
+        fleet.apply(Some(b"instance/a"), Some(heartbeat.as_bytes()), Some(0));
+        assert!(seen.gone(&fleet, millis(DAY), DAY).is_empty());
+        assert_eq!(seen.gone(&fleet, millis(DAY) * 3, DAY).len(), 2);
     }
 
     proptest! {

@@ -107,7 +107,9 @@ pub use probe::{
     ProbeReport, ProbeSystem, run_probe,
 };
 pub use publish::{Progress, Published, finish_manifest, publish, rfc3339};
-pub use read::{read_catalog, read_catalog_trusting, read_deployments, read_fleet};
+pub use read::{
+    read_catalog, read_catalog_trusting, read_deployments, read_deployments_left, read_fleet,
+};
 pub use reporter::{InstanceInfo, KafkaStatusSink, Reporter, StatusSink};
 pub use rollback::rollback_event;
 pub use settings::RegistrySettings;

@@ -1,10 +1,12 @@
 //! Deploying and undeploying: append an event, read it back, and say what it came to.
 
-use super::catalog::{Catalog, EntryKind};
+use super::catalog::{Catalog, Entry, EntryKind};
+use super::decided::wait_until_visible;
 use super::deployment::{Action, DEPLOYMENT_SCHEMA, DeploymentEvent};
 use super::deployment_log::{DeploymentLog, HistoryEntry, ModelLog, Outcome};
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, RegistryLogs};
+use super::publish::find;
 use super::read::read_deployments;
 use super::settings::RegistrySettings;
 use super::topics::RegistryTopic;
@@ -34,6 +36,8 @@ pub struct Appended {
     pub outcome: Outcome,
     /// The last effective event of the model, where the appended one is not effective.
     pub winner: Option<HistoryEntry>,
+    /// Why no instance can load the version any more: somebody deleted it at the same time.
+    pub gone: Option<String>,
 }
 
 /// The event that deploys `version`, which must exist.
@@ -144,8 +148,45 @@ pub fn append_event(
         value: Some(event.to_json()?),
         ..OutRecord::default()
     };
-    let revision = Publisher::idempotent(kafka)?.send(&record)?.offset;
-    judge(&read_deployments(&logs)?, event, revision)
+    let model = event.model.to_string();
+    let sent = Publisher::idempotent(kafka)?.send(&record);
+    let revision = match sent {
+        Ok(delivery) => delivery.offset,
+        Err(error) if error.is_retriable() => {
+            return Err(RegistryError::Unacknowledged { model, error });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    read_back(&logs, event, revision).map_err(|error| RegistryError::Unread {
+        model,
+        revision,
+        error: Box::new(error),
+    })
+}
+
+/// What the event at `revision` came to, and whether its version is still there: a deletion looks at the
+/// log after it was written, so that of a deletion and a deployment at once one sees the other.
+fn read_back(
+    logs: &dyn RegistryLogs,
+    event: DeploymentEvent,
+    revision: i64,
+) -> Result<Appended, RegistryError> {
+    wait_until_visible(logs, RegistryTopic::Deployments, revision);
+    let mut appended = judge(&read_deployments(logs)?, event, revision)?;
+    if appended.outcome.is_effective()
+        && let Some(version) = &appended.event.version
+    {
+        let model = &appended.event.model;
+        let found = find(logs, model, version)?;
+        let deleted = |entry: Entry| matches!(entry.kind, EntryKind::Deleted(_));
+        appended.gone = found.is_some_and(deleted).then(|| {
+            format!(
+                "version {version} of {model} was deleted meanwhile, and no instance can load it: what \
+                 serves serves on; deploy another version"
+            )
+        });
+    }
+    Ok(appended)
 }
 
 /// What the event at `revision` came to.
@@ -157,7 +198,7 @@ fn judge(
     let model = log.model(&event.model);
     let Some((model, entry)) = model.and_then(|m| m.entry(revision).map(|entry| (m, entry))) else {
         return Err(RegistryError::NotThere(format!(
-            "the event was written at offset {revision} and cannot be read back"
+            "no reader sees it at offset {revision}"
         )));
     };
     let outcome = entry.outcome.clone();
@@ -171,12 +212,14 @@ fn judge(
         event,
         outcome,
         winner,
+        gone: None,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::catalog::tests::{manifest, record};
+    use super::super::read::read_catalog;
     use super::*;
 
     fn who(by: &str) -> Attribution {
@@ -206,6 +249,33 @@ mod tests {
             let winner = appended.winner.and_then(|w| w.event).and_then(|e| e.by);
             assert_eq!(winner.as_deref(), (by == "bob").then_some("ann"));
         }
+    }
+
+    #[test]
+    fn a_version_that_was_deleted_meanwhile_is_told() {
+        use super::super::logs::fake::FakeLogs;
+        let logs = FakeLogs::default();
+        let (model, version) = (ModelName::new("m").unwrap(), Version::new("1").unwrap());
+        let json = manifest("m", "1", b"x").to_json().unwrap();
+        let put = |value| logs.append(RegistryTopic::Versions, b"m/1", Some(value), Vec::new());
+        put(json);
+        let catalog = read_catalog(&logs).unwrap();
+        let event = deploy_event(&catalog, &model, &version, None, who("ann")).unwrap();
+        let json = event.to_json().unwrap();
+        let revision = logs.append(RegistryTopic::Deployments, b"m", Some(json), Vec::new());
+        let gone =
+            |event: &DeploymentEvent| read_back(&logs, event.clone(), revision).unwrap().gone;
+        assert_eq!(gone(&event), None);
+        put(br#"{"deleted":true}"#.to_vec());
+        assert!(
+            gone(&event)
+                .unwrap()
+                .contains("version 1 of m was deleted meanwhile")
+        );
+        let undeploy = super::event(Action::Undeploy, &model, None, None, who("ann"));
+        let json = undeploy.to_json().unwrap();
+        let revision = logs.append(RegistryTopic::Deployments, b"m", Some(json), Vec::new());
+        assert_eq!(read_back(&logs, undeploy, revision).unwrap().gone, None);
     }
 
     #[test]

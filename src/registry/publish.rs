@@ -8,11 +8,13 @@ use super::chunks::{
     CHUNK_BYTES, CHUNKS_HEADER, CHUNKS_SCHEMA, ChunksHeader, GOLDEN_CHUNKS_HEADER, chunk_count,
     chunk_key,
 };
+use super::decided::wait_until_decided;
 use super::error::RegistryError;
 use super::logs::{KafkaLogs, REQUEST_TIMEOUT, Reading, RegistryLogs, read_to_end};
 use super::replace::{Replacement, replace};
 use super::settings::RegistrySettings;
 use super::topics::{RegistryTopic, ensure_topics};
+use super::trust::Trust;
 use crate::kafka::{KafkaSettings, LogStart, Publisher};
 use crate::model::{Artifact, Digest, GoldenRow, Manifest, ManifestDraft, ModelName, Version};
 use crate::record::{Header, OutRecord};
@@ -47,8 +49,11 @@ pub enum Published {
     Unchanged {
         /// Offset of its manifest.
         offset: i64,
-        /// Whether what the manifest there says about running the model is what this one says.
-        same_contract: bool,
+        /// Whether what is there says the same about running the model and where the artifact lies,
+        /// and is signed where this one is.
+        same: bool,
+        /// Whether what is there is signed.
+        signed: bool,
     },
 }
 
@@ -98,9 +103,20 @@ pub fn publish(
     }
     let logs = KafkaLogs::new(kafka.clone(), settings.clone());
     let (model, version) = (&manifest.model, &manifest.version);
-    // Asked before the upload to spare it; only the answer inside the transaction counts.
-    if let Some(done) = compare(find(&logs, model, version)?.as_ref(), manifest)? {
-        return Ok(done);
+    let there = || {
+        compare(
+            find(&logs, model, version)?.as_ref(),
+            bundle,
+            &settings.trust,
+        )
+    };
+    // Asked before the upload to spare it. That nothing is there is no answer yet: only that inside of
+    // the transaction counts.
+    if there()?.is_some() {
+        wait_until_decided(&logs, RegistryTopic::Versions)?;
+        if let Some(done) = there()? {
+            return Ok(done);
+        }
     }
     let mut headers: Vec<Header> = bundle.signature_header().into_iter().collect();
     let mut chunks = 0;
@@ -124,7 +140,7 @@ pub fn publish(
     };
     let found = std::cell::Cell::new(None);
     let offset = replace(kafka, settings, &logs, model, version, record, &|| {
-        let there = compare(find(&logs, model, version)?.as_ref(), manifest)?;
+        let there = there()?;
         let offset = there.as_ref().map(Published::offset);
         found.set(there);
         Ok(offset)
@@ -185,8 +201,13 @@ pub(super) fn find(
 }
 
 /// What is there, held against what is to be published; `None`: nothing is there.
-fn compare(found: Option<&Entry>, manifest: &Manifest) -> Result<Option<Published>, RegistryError> {
+fn compare(
+    found: Option<&Entry>,
+    bundle: &Bundle,
+    trust: &Trust,
+) -> Result<Option<Published>, RegistryError> {
     let Some(entry) = found else { return Ok(None) };
+    let manifest = bundle.manifest();
     let taken = |reason: String| RegistryError::Taken {
         model: manifest.model.to_string(),
         version: manifest.version.to_string(),
@@ -194,12 +215,22 @@ fn compare(found: Option<&Entry>, manifest: &Manifest) -> Result<Option<Publishe
     };
     match &entry.kind {
         EntryKind::Manifest(there) if there.artifact.digest == manifest.artifact.digest => {
+            // What is given may be signed, and what is there not.
+            if let Err(why) = trust.admit(&entry.raw, entry.signature.as_deref()) {
+                return Err(taken(format!(
+                    "it is there with the same ONNX file, and would not be served: {why}"
+                )));
+            }
+            let signed = entry.signature.is_some();
             Ok(Some(Published::Unchanged {
                 offset: entry.offset,
-                same_contract: there.runtime == manifest.runtime
+                same: there.runtime == manifest.runtime
                     && there.inputs == manifest.inputs
                     && there.outputs == manifest.outputs
-                    && there.checks == manifest.checks,
+                    && there.checks == manifest.checks
+                    && there.artifact.uri == manifest.artifact.uri
+                    && (signed || bundle.signature().is_none()),
+                signed,
             }))
         }
         EntryKind::Manifest(there) => Err(RegistryError::Conflict {
@@ -248,32 +279,43 @@ mod tests {
 
     #[test]
     fn what_is_there_decides() {
+        let bundle =
+            |manifest: &Manifest| Bundle::new(manifest, Some(b"bytes".to_vec()), None).unwrap();
         let new = manifest("m", "1", b"bytes");
-        assert_eq!(compare(None, &new).unwrap(), None);
+        let given = bundle(&new);
+        let any = Trust::default();
+        assert_eq!(compare(None, &given, &any).unwrap(), None);
         let same = there(new.to_json().unwrap());
-        assert_eq!(
-            compare(Some(&same), &new).unwrap(),
-            Some(Published::Unchanged {
-                offset: 4,
-                same_contract: true
-            })
-        );
+        let unchanged = |bundle: &Bundle| compare(Some(&same), bundle, &any).unwrap().unwrap();
+        let told = |same| Published::Unchanged {
+            offset: 4,
+            same,
+            signed: false,
+        };
+        assert_eq!(unchanged(&given), told(true));
         let mut other_checks = new.clone();
         other_checks.checks.tolerance = 0.5;
-        assert!(matches!(
-            compare(Some(&same), &other_checks).unwrap(),
-            Some(Published::Unchanged {
-                same_contract: false,
-                ..
-            })
-        ));
+        assert_eq!(unchanged(&bundle(&other_checks)), told(false));
+        let mut elsewhere = new.clone();
+        elsewhere.artifact.uri = Some("file:///models/m.onnx".to_owned());
+        assert_eq!(unchanged(&bundle(&elsewhere)), told(false));
+        assert_eq!(
+            unchanged(&given.clone().signed(b"sig".to_vec())),
+            told(false)
+        );
+        let required = Trust {
+            required: true,
+            ..Trust::default()
+        };
+        let error = compare(Some(&same), &given, &required).unwrap_err();
+        assert!(error.to_string().contains("would not be served"), "{error}");
         let other = there(manifest("m", "1", b"other").to_json().unwrap());
         assert!(matches!(
-            compare(Some(&other), &new),
+            compare(Some(&other), &given, &any),
             Err(RegistryError::Conflict { .. })
         ));
         for value in [br#"{"deleted":true}"#.to_vec(), b"{".to_vec()] {
-            let error = compare(Some(&there(value)), &new).unwrap_err();
+            let error = compare(Some(&there(value)), &given, &any).unwrap_err();
             assert!(matches!(error, RegistryError::Taken { .. }), "{error}");
         }
     }

@@ -5,9 +5,9 @@ use super::deployment_log::DeploymentLog;
 use super::error::RegistryError;
 use super::fleet::Fleet;
 use super::logs::{Reading, RegistryLogs, read_to_end};
-use super::topics::RegistryTopic;
+use super::topics::{RegistryTopic, check_log_start};
 use super::trust::Trust;
-use crate::kafka::{ErrorKind, LogStart};
+use crate::kafka::{ErrorKind, KafkaError, LogStart};
 use crate::record::OwnedRecord;
 
 /// Every version there is.
@@ -28,7 +28,21 @@ pub fn read_catalog_trusting(
 }
 
 /// What every deployment event came to.
+///
+/// # Errors
+/// What Kafka says; and that the log has lost its start, where what is deployed cannot be told.
 pub fn read_deployments(logs: &dyn RegistryLogs) -> Result<DeploymentLog, RegistryError> {
+    let topic = RegistryTopic::Deployments;
+    let first = logs.open(topic, LogStart::Beginning)?.log_start();
+    let first = first.map_err(|error| missing(error, logs.name(topic)))?;
+    match check_log_start(&logs.name(topic), first) {
+        Some(problem) => Err(RegistryError::Topics(vec![problem])),
+        None => read_deployments_left(logs),
+    }
+}
+
+/// The same of what is left of the log, to look at.
+pub fn read_deployments_left(logs: &dyn RegistryLogs) -> Result<DeploymentLog, RegistryError> {
     let mut log = DeploymentLog::new();
     read(logs, RegistryTopic::Deployments, &mut |record| {
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
@@ -62,8 +76,12 @@ pub(super) fn read(
         on_record(record);
         Reading::GoOn
     });
-    read.map_err(|error| match error.kind {
-        ErrorKind::MissingTopic => RegistryError::MissingTopics(vec![name]),
+    read.map_err(|error| missing(error, name))
+}
+
+fn missing(error: KafkaError, topic: String) -> RegistryError {
+    match error.kind {
+        ErrorKind::MissingTopic => RegistryError::MissingTopics(vec![topic]),
         _ => error.into(),
-    })
+    }
 }

@@ -8,6 +8,7 @@ use super::decided::{wait_until_decided, wait_until_visible};
 use super::error::RegistryError;
 use super::logs::KafkaLogs;
 use super::settings::RegistrySettings;
+use super::topics::RegistryTopic;
 use crate::kafka::{KafkaError, KafkaSettings, Publisher};
 use crate::model::{ModelName, Version};
 use crate::record::{Header, OutRecord};
@@ -32,6 +33,10 @@ pub(super) struct Replacement {
 
 /// Writes a version's record in a transaction of the version's own id, unless `done` finds that
 /// nothing is to be written any more; `done` is asked once no rival can commit. Gives the offset.
+///
+/// # Errors
+/// What `done` says, as it is. Of the rest, what comes once the record may have been written is
+/// [`RegistryError::Interrupted`].
 pub(super) fn replace(
     kafka: &KafkaSettings,
     settings: &RegistrySettings,
@@ -41,7 +46,6 @@ pub(super) fn replace(
     replacement: Replacement,
     done: &dyn Fn() -> Result<Option<i64>, RegistryError>,
 ) -> Result<i64, RegistryError> {
-    let id = transactional_id(model, version);
     let record = OutRecord {
         topic: settings.versions_topic.clone(),
         partition: Some(0),
@@ -50,42 +54,71 @@ pub(super) fn replace(
         headers: replacement.headers,
         timestamp: None,
     };
-    let mut attempt = 1;
-    loop {
-        // From here on no rival can commit: its transaction was ended or is fenced.
-        let mut publisher = Publisher::transactional(kafka, &id)?;
-        wait_until_decided(logs)?;
-        if let Some(offset) = done()? {
-            return Ok(offset);
-        }
-        let error = match write(&mut publisher, &record) {
-            Ok(offset) => {
-                wait_until_visible(logs, offset)?;
-                return Ok(offset);
+    let unsure = |error: RegistryError| match error {
+        RegistryError::Kafka(_) | RegistryError::Held { .. } => RegistryError::Interrupted {
+            model: model.to_string(),
+            version: version.to_string(),
+            error: Box::new(error),
+        },
+        other => other,
+    };
+    let id = transactional_id(model, version);
+    let mut written: Option<KafkaError> = None;
+    for _ in 0..COMMIT_ATTEMPTS {
+        let turn = turn(kafka, logs, &id, &record, done);
+        match turn {
+            Ok(Turn::Done(offset)) => return Ok(offset),
+            Ok(Turn::Failed(error)) => {
+                tracing::debug!("the record was not written: {error}");
+                written = Some(error);
+                // Fenced by a rival, or the broker went away: whose record is there counts, which the next
+                // turn finds. Where there is none the rival has failed, or was another registry's on the
+                // same cluster, whose transactional id is the same.
+                std::thread::sleep(SETTLE);
             }
-            Err(error) => error,
-        };
-        drop(publisher);
-        // Fenced by a rival, or the broker went away: whose manifest is there counts. Where there
-        // is none the rival has failed, or was another registry's on the same cluster, whose
-        // transactional id is the same.
-        std::thread::sleep(SETTLE);
-        if let Some(offset) = done()? {
-            return Ok(offset);
+            Err(error) if written.is_none() => return Err(error),
+            Err(error) => return Err(unsure(error)),
         }
-        if attempt == COMMIT_ATTEMPTS {
-            return Err(RegistryError::Interrupted {
-                model: model.to_string(),
-                version: version.to_string(),
-                error,
-            });
-        }
-        tracing::debug!(
-            attempt,
-            "the manifest was not written, trying again: {error}"
-        );
-        attempt += 1;
     }
+    if let Some(offset) = done().map_err(unsure)? {
+        return Ok(offset);
+    }
+    Err(written.map_or_else(
+        || RegistryError::Refused("nothing was tried".to_owned()),
+        |error| unsure(error.into()),
+    ))
+}
+
+/// How a turn ended.
+enum Turn {
+    /// The record that counts is at this offset.
+    Done(i64),
+    /// It was tried, and whether it is there is not known.
+    Failed(KafkaError),
+}
+
+fn turn(
+    kafka: &KafkaSettings,
+    logs: &KafkaLogs,
+    id: &str,
+    record: &OutRecord,
+    done: &dyn Fn() -> Result<Option<i64>, RegistryError>,
+) -> Result<Turn, RegistryError> {
+    // From here on no rival can commit: its transaction was ended or is fenced.
+    let mut publisher = Publisher::transactional(kafka, id)?;
+    wait_until_decided(logs, RegistryTopic::Versions)?;
+    if let Some(offset) = done()? {
+        return Ok(Turn::Done(offset));
+    }
+    Ok(match write(&mut publisher, record) {
+        Ok(offset) => {
+            if !wait_until_visible(logs, RegistryTopic::Versions, offset) {
+                tracing::warn!("it is stored, and readers do not see it yet");
+            }
+            Turn::Done(offset)
+        }
+        Err(error) => Turn::Failed(error),
+    })
 }
 
 /// Writes the manifest in a transaction; gives its offset.

@@ -144,9 +144,7 @@ fn sweep(parts: &SweeperParts, now: i64) -> Result<Vec<String>, RegistryError> {
     if fleet.first_live(now) != Some(&parts.instance) {
         return Ok(Vec::new());
     }
-    let live = |id: &str| fleet.instance(id).is_some_and(|view| view.is_live(now));
-    let mut gone = attendance.gone(now, parts.age);
-    gone.retain(|(id, _)| !live(id));
+    let gone = attendance.gone(&fleet, now, parts.age);
     if gone.is_empty() {
         return Ok(Vec::new());
     }

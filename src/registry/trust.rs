@@ -132,6 +132,14 @@ impl Trust {
     }
 }
 
+/// The header that holds `signature`.
+pub(super) fn signature_header(signature: Vec<u8>) -> Header {
+    Header {
+        key: SIGNATURE_HEADER.to_owned(),
+        value: Some(signature),
+    }
+}
+
 /// The signature among the headers of a manifest's record.
 pub(super) fn signature_of(headers: &[Header]) -> Option<Vec<u8>> {
     // The last of several headers of one name counts, as in Kafka's own clients.

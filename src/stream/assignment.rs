@@ -7,15 +7,15 @@ use super::failpoints::{broken, fail_point};
 use super::partitions::HoldEnd;
 use super::session::{Exit, Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
-use crate::kafka::{Committed, KafkaError, Position};
+use crate::kafka::{Committed, KafkaError, Position, UNTIL_ENDED};
 use crate::record::{NextOffset, TopicPartition};
 use crate::telemetry::HoldOutcome;
 
 /// One attempt to look offsets up. The worker polls between attempts.
 const LOOK_UP: Duration = Duration::from_millis(900);
 
-/// When looking up has failed for so long, a new client is to try. Longer than a transaction that
-/// nobody ends holds committed offsets back.
+/// When looking up has failed for so long, a new client is to try; with `exactly_once` not before a transaction
+/// that nobody ends, which holds committed offsets back, is ended by the broker.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Where a partition starts, and from which revision on.
@@ -26,6 +26,8 @@ struct Start {
     revision: Option<i64>,
     /// The partition's log, where the committed offset lies outside of it.
     lost: Option<(NextOffset, NextOffset)>,
+    /// Whether it is the end of the log, which is another place when it is looked up again.
+    moves: bool,
 }
 
 impl Session<'_> {
@@ -48,20 +50,59 @@ impl Session<'_> {
     /// Takes partitions over; `false` where that has to be tried again.
     fn answer_assigned(&mut self, partitions: &[TopicPartition]) -> Step<bool> {
         match self.look_up(partitions) {
+            Ok(starts) if starts.iter().any(|start| start.moves) => {
+                self.pin(&starts)?;
+                Ok(false)
+            }
             Ok(starts) => {
                 self.look_up_since = None;
                 self.take_over(starts)?;
                 Ok(true)
             }
             Err(error) => {
-                let since = *self.look_up_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= LOOK_UP_LIMIT {
-                    return Err(error.into());
-                }
-                // The group waits for the answer; the next turn tries again.
-                self.trouble(&error);
+                self.not_looked_up(error)?;
                 Ok(false)
             }
+        }
+    }
+
+    /// The group waits for the answer; the next turn tries again.
+    fn not_looked_up(&mut self, error: KafkaError) -> Step {
+        let since = *self.look_up_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.look_up_limit() {
+            return Err(error.into());
+        }
+        self.trouble(&error);
+        Ok(())
+    }
+
+    /// When looking up has failed for so long, a new client is to try.
+    fn look_up_limit(&self) -> Duration {
+        if self.settings.exactly_once() {
+            LOOK_UP_LIMIT.max(self.producer.transaction_timeout() + UNTIL_ENDED)
+        } else {
+            LOOK_UP_LIMIT
+        }
+    }
+
+    /// Commits the starts that are ends of logs, before anything is read: what is read from there and not
+    /// answered, because the output is refused or the process dies, would be passed over by the next look. That
+    /// finds them committed.
+    fn pin(&mut self, starts: &[Start]) -> Step {
+        self.judge_losses(starts)?;
+        let moving = starts.iter().filter(|start| start.moves);
+        let offsets: Vec<_> = moving
+            .map(|start| (start.partition.clone(), start.at, fence::metadata(-1)))
+            .collect();
+        match self.source.commit(&offsets) {
+            Ok(()) => {
+                self.partitions.commit_sent(Vec::new(), 0);
+                // Answers come in order, and a transaction counts on that none is awaited.
+                self.wait(Some(Instant::now() + LOOK_UP_LIMIT), |session| {
+                    session.partitions.commits_under_way() == 0
+                })
+            }
+            Err(error) => self.not_looked_up(error),
         }
     }
 
@@ -105,6 +146,11 @@ impl Session<'_> {
         // that a loss is known before anything is fetched.
         let (first, end) = self.source.bounds(&partition, LOOK_UP)?;
         let lost = next.filter(|next| *next < first || *next > end);
+        let moves = match (next, lost) {
+            (Some(_), None) => false,
+            (Some(_), Some(_)) => self.settings.on_data_loss == OnDataLoss::Latest,
+            (None, _) => self.settings.start_from == StartFrom::Latest,
+        };
         let at = match (next, lost, self.settings.on_data_loss) {
             (Some(_), Some(_), OnDataLoss::Latest) => end,
             (Some(_), Some(_), OnDataLoss::Earliest | OnDataLoss::Fail) => first,
@@ -125,6 +171,7 @@ impl Session<'_> {
             revision: next.and_then(|_| fence::revision(&metadata)),
             committed: next.filter(|_| lost.is_none()),
             lost: lost.map(|_| (first, end)),
+            moves,
             at,
             partition,
         })
@@ -159,6 +206,8 @@ impl Session<'_> {
 
     fn take_over(&mut self, starts: Vec<Start>) -> Step {
         self.judge_losses(&starts)?;
+        self.check_member()?;
+        self.member_id = self.source.member_id();
         let positions: Vec<(TopicPartition, Position)> = starts
             .iter()
             .map(|s| (s.partition.clone(), Position::At(s.at)))
@@ -207,6 +256,20 @@ impl Session<'_> {
             tracing::info!(stream = self.settings.name, "took over {}", list(&names));
         }
         Ok(())
+    }
+
+    /// Ends the session where the group has taken this worker in as another member since partitions were taken
+    /// over that it still holds. A static member that was away for longer than its session, in the midst of a
+    /// rebalance, is told nothing of it, and what it holds may have been another's meanwhile.
+    pub(super) fn check_member(&self) -> Step {
+        let id = self.source.member_id();
+        if self.partitions.count() == 0 || id.is_empty() || id == self.member_id {
+            return Ok(());
+        }
+        Err(Exit::Rebuild(
+            "the group has taken this worker in anew: what it held may have been another's meanwhile"
+                .to_owned(),
+        ))
     }
 
     fn settled_revision(&self) -> i64 {

@@ -31,7 +31,36 @@ impl Session<'_> {
         }
     }
 
-    /// The inner error is a prediction that is too large for its topic.
+    /// Why the output topic would refuse a prediction of `size` bytes, by its settings.
+    fn not_taken(
+        &self,
+        size: usize,
+        key: Option<&[u8]>,
+        timestamp: Option<i64>,
+    ) -> Option<RowError> {
+        let topic = &self.settings.output_topic;
+        let takes = &self.topics.output;
+        let (class, why) = if size > takes.max_bytes {
+            let limit = takes.max_bytes;
+            let why = format!("the prediction has {size} bytes, topic {topic:?} takes {limit}");
+            ("too_large", why)
+        } else if !takes.takes_time(timestamp, self.now_ms) {
+            let why = format!(
+                "the event's timestamp, {} ms since 1970, is further from now than topic {topic:?} takes \
+                 (message.timestamp.before.max.ms, message.timestamp.after.max.ms)",
+                timestamp.unwrap_or_default()
+            );
+            ("timestamp", why)
+        } else if takes.keyed && key.is_none() {
+            let why = format!("the event has no key, and topic {topic:?} is compacted");
+            ("missing_key", why)
+        } else {
+            return None;
+        };
+        Some(RowError::new(Stage::Produce, class, why))
+    }
+
+    /// The inner error is a prediction that its topic would refuse.
     fn send_prediction(
         &mut self,
         record: &InputRecord<'_>,
@@ -43,11 +72,10 @@ impl Session<'_> {
             size += name.len() + value.map_or(0, <[u8]>::len) + 10;
             headers = headers.with(&name, value);
         }
-        let limit = self.topics.output_max_bytes;
-        if size > limit {
-            return Ok(Err(too_large(size, limit, &self.settings.output_topic)));
-        }
         let origin = record.origin();
+        if let Some(error) = self.not_taken(size, record.key(), origin.timestamp) {
+            return Ok(Err(error));
+        }
         let timestamp = origin.timestamp.unwrap_or(0).max(0) as u64;
         let token = u64::from(self.active.slot) << SLOT_SHIFT | timestamp & TIMESTAMP;
         let settings = self.settings;
@@ -99,13 +127,26 @@ impl Session<'_> {
         let served = Some((&serving.model, &serving.version));
         let origin = record.origin();
         let mut letter = DeadLetter::new(origin, error, served, record.value(), &headers);
-        if let Err(error) = letter.fit(record.key(), self.topics.dead_letter_max_bytes) {
+        if let Err(error) = letter.fit(record.key(), self.topics.dead_letter.max_bytes) {
             return Err(Exit::Failed(format!(
                 "the dead letter of offset {} of {}-{} does not fit topic {:?}: {error}; raise \
                  the topic's max.message.bytes",
                 origin.offset, origin.topic, origin.partition, self.settings.dead_letter_topic
             )));
         }
+        if self.topics.dead_letter.keyed && record.key().is_none() {
+            return Err(Exit::Failed(format!(
+                "the dead letter of offset {} of {}-{} has no key, and topic {:?} is compacted: name \
+                 another dead_letter_topic",
+                origin.offset, origin.topic, origin.partition, self.settings.dead_letter_topic
+            )));
+        }
+        // Its headers tell the input's.
+        let takes_time = self
+            .topics
+            .dead_letter
+            .takes_time(origin.timestamp, self.now_ms);
+        let timestamp = origin.timestamp.filter(|_| takes_time);
         let headers = letter
             .headers
             .iter()
@@ -119,7 +160,7 @@ impl Session<'_> {
             partition: routes.partition(origin.topic, origin.partition, record.key().is_some()),
             key: record.key(),
             value: letter.value.as_deref(),
-            timestamp: origin.timestamp,
+            timestamp,
             headers,
             token: UNMEASURED,
         })?;
@@ -147,6 +188,15 @@ impl Session<'_> {
                 Ok(()) => return Ok(Ok(())),
                 Err(SendError::Full) => {
                     let before = self.producer.in_flight();
+                    if before == 0 {
+                        return Ok(Err(RowError::new(
+                            Stage::Produce,
+                            "too_large",
+                            "it does not fit into the empty queue of the producer: raise \
+                             queue.buffering.max.kbytes in [kafka.client]"
+                                .to_owned(),
+                        )));
+                    }
                     self.wait(None, |session| session.producer.in_flight() < before)?;
                 }
                 Err(SendError::TooLarge(error)) => {
@@ -212,12 +262,4 @@ impl Session<'_> {
         self.failed.clear();
         self.tokens.clear();
     }
-}
-
-fn too_large(size: usize, limit: usize, topic: &str) -> RowError {
-    RowError::new(
-        Stage::Produce,
-        "too_large",
-        format!("the prediction has {size} bytes, topic {topic:?} takes {limit}"),
-    )
 }

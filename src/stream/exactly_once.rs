@@ -53,6 +53,7 @@ impl Session<'_> {
             .collect();
         fail_point("before-send-offsets");
         if !offsets.is_empty() {
+            self.check_member()?;
             self.call(Call::SendOffsets, deadline, |producer, source, timeout| {
                 producer.send_offsets(source, &offsets, timeout)
             })?;

@@ -16,6 +16,7 @@
 //! | `partitions`, `transaction`, `fence`, `routes`, `pace` | the pure parts |
 //! | `failpoints` | where tests interrupt |
 
+mod acceptance;
 mod assignment;
 mod complaints;
 mod cycle;
@@ -24,6 +25,7 @@ mod exactly_once;
 mod failpoints;
 mod fence;
 mod health;
+mod intake;
 mod pace;
 mod partitions;
 mod parts;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::assignment::list;
 use super::complaints::Complaints;
@@ -29,13 +29,6 @@ use crate::telemetry::{
     VersionMetrics, WorkerState,
 };
 
-/// Longest time one poll waits while something is about to change.
-const POLL_WAIT: Duration = Duration::from_millis(50);
-/// The same while nothing is: also how soon an idle worker notices a shutdown. Hundreds of idle workers
-/// that look more often are a load.
-const POLL_WAIT_IDLE: Duration = Duration::from_millis(250);
-/// While acknowledgements are outstanding the producer is served this often.
-const POLL_WAIT_IN_FLIGHT: Duration = Duration::from_millis(2);
 /// How often the lag gauges are set.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -126,12 +119,16 @@ pub(super) struct Session<'s> {
     pub(super) lag_at: Instant,
     /// Whether the group had taken the worker in when it was last looked at.
     pub(super) member: bool,
+    /// The id that the group knew the worker by when it last took partitions over.
+    pub(super) member_id: String,
     pub(super) in_flight_shown: i64,
     /// Of acknowledged records that are not counted yet.
     pub(super) tokens: Vec<u64>,
     /// Dead letters and skipped records that are not counted yet.
     pub(super) failed: Vec<(ErrorPolicy, Stage)>,
     pub(super) text: Vec<u8>,
+    /// When the batch was scored, milliseconds since 1970.
+    pub(super) now_ms: i64,
 }
 
 impl Active {
@@ -266,70 +263,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes what is there, up to the batch limit, and waits at most `max_queue_delay` for more.
-    fn fill_batch(&mut self) -> Step {
-        debug_assert!(self.batch.is_empty());
-        let limit = self
-            .pace
-            .rows(self.settings.max_batch_size, self.settings.max_batch_time);
-        let mut deadline: Option<Instant> = None;
-        while self.batch.len() < limit {
-            let wait = match deadline {
-                None if self.producer.in_flight() > 0 => POLL_WAIT_IN_FLIGHT,
-                None if self.cycle_records == 0 => self.poll_wait(),
-                None => self.poll_wait().min(self.until_cycle_end()),
-                Some(_) if self.settings.max_queue_delay.is_zero() => Duration::ZERO,
-                Some(at) => at.saturating_duration_since(Instant::now()),
-            };
-            let room = limit - self.batch.len();
-            match self.source.poll(wait, room, &mut self.batch) {
-                Polled::Records => {
-                    self.clear_trouble();
-                    deadline.get_or_insert_with(|| Instant::now() + self.settings.max_queue_delay);
-                }
-                Polled::Idle if deadline.is_some_and(|at| Instant::now() < at) => {}
-                Polled::Idle => break,
-                event => {
-                    self.on_event(event)?;
-                    // A rebalance is answered, and a rewind done, before anything else is read.
-                    if !self.rebalances.is_empty() || self.rewind_due {
-                        break;
-                    }
-                }
-            }
-        }
-        self.drop_done();
-        self.metrics.records_in.inc_by(self.batch.len() as u64);
-        Ok(())
-    }
-
-    /// Drops polled records that are done already. Where a rebalance begins while records are being
-    /// polled, librdkafka may fetch them again after it: it notes how far it is only afterwards.
-    fn drop_done(&mut self) {
-        let partitions = &self.partitions;
-        let mut last = None;
-        self.batch.retain(|record| {
-            let origin = record.origin();
-            let place = (origin.topic.as_ptr(), origin.partition);
-            let next = match last {
-                Some((known, next)) if known == place => next,
-                _ => partitions.next_of(origin.topic, origin.partition),
-            };
-            last = Some((place, next));
-            next.is_none_or(|next| origin.offset >= next.0)
-        });
-    }
-
-    /// How long a poll may wait where nothing is under way.
-    fn poll_wait(&self) -> Duration {
-        // Answers that are to be tried again, revisions and the group's own are looked for.
-        let settled = self.member
-            && self.rebalances.is_empty()
-            && self.partitions.held() == 0
-            && !self.rewind_due;
-        if settled { POLL_WAIT_IDLE } else { POLL_WAIT }
-    }
-
     /// Notes an event that is no record.
     pub(super) fn on_event(&mut self, event: Polled) -> Step {
         match event {
@@ -462,6 +395,8 @@ impl Session<'_> {
         if broken("broken-commit-first") {
             self.commit_first(&batch)?;
         }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.now_ms = since.unwrap_or_default().as_millis() as i64;
         fail_point("before-produce");
         for (index, record) in batch.iter().enumerate() {
             self.emit(index, record)?;

@@ -1,16 +1,15 @@
 //! Looks a stream's topics up before its workers start: they must exist, and their partition
-//! counts and record limits decide how the workers produce.
+//! counts and settings decide how the workers produce.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::StreamSettings;
+use super::acceptance::Acceptance;
 use super::routes::Routes;
 use crate::kafka::{Admin, ErrorKind, KafkaError, RecordLimits};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Kafka's default `max.message.bytes`.
-const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 /// What the workers need to know of the stream's topics.
 #[derive(Debug, Clone)]
@@ -19,8 +18,10 @@ pub(super) struct Topics {
     pub(super) input_partitions: i32,
     pub(super) output_routes: Routes,
     pub(super) dead_letter_routes: Routes,
-    pub(super) output_max_bytes: usize,
-    pub(super) dead_letter_max_bytes: usize,
+    /// What the output topic takes.
+    pub(super) output: Acceptance,
+    /// What the dead-letter topic takes.
+    pub(super) dead_letter: Acceptance,
 }
 
 impl Topics {
@@ -34,34 +35,34 @@ impl Topics {
         for topic in &stream.input_topics {
             inputs.insert(topic.clone(), look_up(admin, topic, "input", false)?.0);
         }
-        let (outputs, output_max_bytes) = look_up(admin, &stream.output_topic, "output", describe)?;
-        let (dead_letters, dead_letter_max_bytes) =
+        let (outputs, output) = look_up(admin, &stream.output_topic, "output", describe)?;
+        let (dead_letters, dead_letter) =
             look_up(admin, &stream.dead_letter_topic, "dead-letter", describe)?;
         Ok(Self {
             input_partitions: inputs.values().sum(),
             output_routes: Routes::new(inputs.clone(), outputs),
             dead_letter_routes: Routes::new(inputs, dead_letters),
-            output_max_bytes,
-            dead_letter_max_bytes,
+            output,
+            dead_letter,
         })
     }
 
     /// What the producer may send.
     pub(super) fn limits(&self) -> RecordLimits {
         RecordLimits {
-            record: self.output_max_bytes.max(self.dead_letter_max_bytes),
-            batch: self.output_max_bytes.min(self.dead_letter_max_bytes),
+            record: self.output.max_bytes.max(self.dead_letter.max_bytes),
+            batch: self.output.max_bytes.min(self.dead_letter.max_bytes),
         }
     }
 }
 
-/// Partitions and record limit of one topic.
+/// Partitions of one topic, and what it takes.
 fn look_up(
     admin: &Admin,
     topic: &str,
     role: &str,
     describe: bool,
-) -> Result<(i32, usize), KafkaError> {
+) -> Result<(i32, Acceptance), KafkaError> {
     let missing = || {
         KafkaError::new(
             ErrorKind::MissingTopic,
@@ -72,12 +73,8 @@ fn look_up(
     };
     if !describe {
         let partitions = admin.partitions(topic, TIMEOUT)?.ok_or_else(missing)?;
-        return Ok((partitions, DEFAULT_MAX_MESSAGE_BYTES));
+        return Ok((partitions, Acceptance::default()));
     }
     let info = admin.topic(topic, TIMEOUT)?.ok_or_else(missing)?;
-    let limit = info
-        .config
-        .get("max.message.bytes")
-        .and_then(|text| text.parse().ok());
-    Ok((info.partitions, limit.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES)))
+    Ok((info.partitions, Acceptance::of(&info.config)))
 }

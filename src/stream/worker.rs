@@ -237,10 +237,12 @@ impl Worker {
             lag: Vec::new(),
             lag_at: now,
             member: false,
+            member_id: String::new(),
             in_flight_shown: 0,
             tokens: Vec::new(),
             failed: Vec::new(),
             text: Vec::new(),
+            now_ms: 0,
         };
         let exit = session.run();
         session.abort_at_exit();

@@ -14,6 +14,8 @@
     reason = "test code: a panic is how a test reports, and a scenario reads best in one piece"
 )]
 
+mod acceptance;
+mod at_once;
 mod bad_events;
 mod demo;
 mod dlq;
@@ -75,6 +77,8 @@ fn main() -> ExitCode {
     trials.extend(security::trials());
     trials.extend(startup::trials());
     trials.extend(publish::trials());
+    trials.extend(acceptance::trials());
+    trials.extend(at_once::trials());
     trials.extend(operators::trials());
     trials.extend(bad_events::trials());
     trials.extend(dlq::trials());

@@ -314,7 +314,17 @@ fn gc_frees_orphans_only(broker: &'static Broker) -> TestResult {
     assert_eq!(done["instances"], serde_json::json!(["gone"]));
     assert_eq!(live_keys(&world, "artifacts"), needed);
     assert!(live_keys(&world, "status").is_empty());
+    // What a living instance has said stays: it does not say it again.
     let instance = world.start_ready("a");
+    let said = eventually("its status", PATIENCE, || {
+        let said = live_keys(&world, "status");
+        let all = said.len() >= 2;
+        all.then_some(said.clone())
+            .ok_or_else(|| format!("{said:?}"))
+    });
+    let done = model(&world, &["gc", "--older-than", "0s"]).ok().json();
+    assert_eq!(done["instances"], serde_json::json!([]));
+    assert!(said.is_subset(&live_keys(&world, "status")), "{said:?}");
     instance.stop();
     Ok(())
 }

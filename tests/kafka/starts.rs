@@ -17,6 +17,10 @@ pub fn trials() -> Vec<Trial> {
             "latest_starts_at_the_end_and_stays",
             latest_starts_at_the_end_and_stays,
         ),
+        on_shared_broker(
+            "a_start_at_the_end_is_committed_before_anything_is_read",
+            a_start_at_the_end_is_committed,
+        ),
         on_shared_broker("a_start_time_is_looked_up", a_start_time_is_looked_up),
         on_shared_broker("an_offset_out_of_range_stops", an_offset_out_of_range_stops),
         on_shared_broker(
@@ -99,6 +103,43 @@ fn latest_starts_at_the_end_and_stays(broker: &'static Broker) -> TestResult {
         [10, 11, 12, 13, 14],
         "what came while nobody was there is scored"
     );
+    Ok(())
+}
+
+/// What ends a session before its first commit must not move the start: a death, a refused output.
+fn a_start_at_the_end_is_committed(broker: &'static Broker) -> TestResult {
+    for guarantee in ["at_least_once", "exactly_once"] {
+        let mut world = World::new(broker, 2);
+        // No cycle ends by itself meanwhile; an exactly-once one is shorter than its transaction.
+        world.stream_extra = format!(
+            "start_from = \"latest\"\non_error = {{ decode = \"fail\" }}\n\
+             processing_guarantee = \"{guarantee}\"\ncommit_interval = \"8s\""
+        );
+        world.publish("v1", "1").ok();
+        world.deploy("1");
+        send(&world, 10);
+        let mut first = world.start_ready("a");
+        let committed = |world: &World| -> Vec<Option<i64>> {
+            world.committed().iter().map(|(next, _)| *next).collect()
+        };
+        assert_eq!(committed(&world), [Some(10), Some(0)], "{guarantee}");
+        // A record that stops the stream, and one after it.
+        world.produce([(1, None, Some(&b"no event"[..]))]);
+        eventually("it stops", PATIENCE, || match first.get("/readyz") {
+            (503, body) if body.contains("\"fail\"") => Ok(()),
+            (code, body) => Err(format!("{code} {body}")),
+        });
+        first.process.kill9();
+        world.produce([(1, None, Some(&events()[0][..]))]);
+        // It is not passed over: by default it is a dead letter.
+        world.stream_extra =
+            format!("start_from = \"latest\"\nprocessing_guarantee = \"{guarantee}\"");
+        let second = world.start_ready("a");
+        assert_eq!(world.read(&world.dead_letters(), 1).len(), 1);
+        let out = world.read(&world.output(), 1);
+        assert_eq!(predictions(&out)[0].offset, 1, "{guarantee}");
+        second.stop();
+    }
     Ok(())
 }
 

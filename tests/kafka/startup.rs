@@ -212,6 +212,18 @@ fn a_log_without_its_start_is_refused(broker: &'static Broker) -> TestResult {
     let instance = world.start("a");
     wait_unready(&instance, &["first offset", "deployments_topic"]);
     assert!(world.all(&world.output()).is_empty());
+    // Nor does a command that changes something; who looks sees what is left.
+    for command in [
+        &["model", "delete", "late-arrival", "1"][..],
+        &["model", "rollback", "late-arrival"],
+        &["model", "undeploy", "late-arrival"],
+    ] {
+        let done = world.run(command);
+        assert_eq!(done.code, 1, "{done:?}");
+        assert!(done.stderr.contains("first offset"), "{done:?}");
+    }
+    let left = world.run(&["model", "history", "late-arrival"]).ok();
+    assert!(left.stdout.contains("deploy"), "{left:?}");
     instance.stop();
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) fn run(args: &DeleteArgs, context: &Context) -> Result<(), Failure> {
         },
         now: now_ms(),
     };
-    let deleted = delete(&context.kafka, &context.registry, request)?;
+    let deleted = delete(&context.kafka, &context.registry, &request)?;
     let outcome = if deleted.before {
         "unchanged"
     } else {

@@ -82,7 +82,7 @@ pub(super) fn finish(
 ) -> Result<(), Failure> {
     let appended = append_event(&context.kafka, &context.registry, event)?;
     let effective = appended.outcome.is_effective();
-    let awaited = if effective && wait.wait {
+    let awaited = if effective && wait.wait && appended.gone.is_none() {
         let event = &appended.event;
         let desired = event.version.as_ref().map(|version| Desired {
             version: version.clone(),
@@ -94,7 +94,7 @@ pub(super) fn finish(
             desired.as_ref(),
             appended.revision,
             wait.timeout,
-        )?)
+        ))
     } else {
         None
     };
@@ -119,6 +119,9 @@ pub(super) fn finish(
             .unwrap_or_default(),
     };
     print(output, &report, || text(&appended, why, awaited.as_ref()))?;
+    if let Some(gone) = appended.gone {
+        return Err(Failure::Failed(gone));
+    }
     match awaited {
         Some(awaited) if !awaited.is_done() => Err(Failure::Failed(awaited.failure())),
         _ if !effective => Err(Failure::Silent),

@@ -7,7 +7,7 @@ use super::table::{or_dash, table};
 use super::{Context, Failure, Output, now_ms, print, time};
 use crate::config::duration;
 use crate::model::{Digest, ModelName, Version};
-use crate::registry::{HistoryEntry, ModelLog, Outcome, read_deployments};
+use crate::registry::{HistoryEntry, ModelLog, Outcome, read_deployments_left};
 
 #[derive(Debug, Args)]
 #[command(
@@ -52,7 +52,7 @@ struct Event<'a> {
 }
 
 pub(super) fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
-    let log = read_deployments(&context.logs())?;
+    let log = read_deployments_left(&context.logs())?;
     let Some(model) = log.model(&args.model) else {
         return Err(Failure::Failed(format!(
             "model {} was never deployed",

@@ -10,7 +10,7 @@ use super::{Context, Failure, Output, print, time};
 use crate::config::size;
 use crate::model::{Digest, ModelName, Version};
 use crate::registry::{
-    Catalog, DeploymentLog, Entry, EntryKind, ModelLog, read_catalog, read_deployments,
+    Catalog, DeploymentLog, Entry, EntryKind, ModelLog, read_catalog, read_deployments_left,
 };
 
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ struct Listed<'a> {
 
 pub(super) fn run(args: &ListArgs, context: &Context) -> Result<(), Failure> {
     let logs = context.logs();
-    let (catalog, log) = (read_catalog(&logs)?, read_deployments(&logs)?);
+    let (catalog, log) = (read_catalog(&logs)?, read_deployments_left(&logs)?);
     let report = report(&catalog, &log);
     print(args.output, &report, || text(&report))
 }

@@ -12,7 +12,7 @@ use super::{Context, Failure, Output, manifest_of, print, terminal, time};
 use crate::config::about;
 use crate::model::{FeatureSpec, Lineage, Manifest, ModelName, Version};
 use crate::registry::{
-    ChunksHeader, Entry, ModelLog, Standing, read_catalog, read_deployments, shown,
+    ChunksHeader, Entry, ModelLog, Standing, read_catalog, read_deployments_left, shown,
 };
 
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub(super) fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
         return terminal::written(std::io::stdout().lock().write_all(signature));
     }
     let manifest = manifest_of(&catalog, model, version)?;
-    let log = read_deployments(&logs)?;
+    let log = read_deployments_left(&logs)?;
     let deployed = log
         .model(model)
         .and_then(ModelLog::desired)

@@ -10,7 +10,8 @@ use super::table::{or_dash, table};
 use super::{Context, Failure, Output, now_ms, print, time};
 use crate::model::ModelName;
 use crate::registry::{
-    DeploymentLog, Desired, Fleet, Heartbeat, ModelLog, ModelReport, read_deployments, read_fleet,
+    DeploymentLog, Desired, Fleet, Heartbeat, ModelLog, ModelReport, read_deployments_left,
+    read_fleet,
 };
 
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ struct Instance<'a> {
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<(), Failure> {
     let logs = context.logs();
-    let (fleet, log) = (read_fleet(&logs)?, read_deployments(&logs)?);
+    let (fleet, log) = (read_fleet(&logs)?, read_deployments_left(&logs)?);
     let report = report(&fleet, &log, args.model.as_ref(), now_ms());
     if let Some(model) = args.model.as_ref().filter(|_| report.models.is_empty()) {
         return Err(Failure::Failed(format!("model {model} was never deployed")));

@@ -115,16 +115,16 @@ fn tell(
     published: &Published,
 ) -> Result<(), Failure> {
     let manifest = bundle.manifest();
-    let (outcome, chunks) = match published {
-        Published::New { chunks, .. } => ("published", Some(*chunks)),
-        Published::Unchanged { same_contract, .. } => {
-            if !same_contract {
+    let (outcome, chunks, signed) = match published {
+        Published::New { chunks, .. } => ("published", Some(*chunks), bundle.signature().is_some()),
+        Published::Unchanged { same, signed, .. } => {
+            if !same {
                 terminal::note(
                     "note: the version is there with the same ONNX file and another manifest, \
-                     which stays as it is; publish a new version to change it",
+                     address or signature, and stays as it is; publish a new version to change it",
                 );
             }
-            ("unchanged", None)
+            ("unchanged", None, *signed)
         }
     };
     let (model, version, artifact) = (&manifest.model, &manifest.version, &manifest.artifact);
@@ -137,7 +137,7 @@ fn tell(
         outcome,
         offset: published.offset(),
         chunks,
-        signed: bundle.signature().is_some(),
+        signed,
         runtime: manifest.runtime,
         measured,
     };

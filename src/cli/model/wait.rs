@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, Failure, now_ms, terminal};
+use super::{Context, now_ms, terminal};
 use crate::model::ModelName;
-use crate::registry::{Convergence, Desired, ModelLog, read_deployments, read_fleet};
+use crate::registry::{
+    Convergence, Desired, KafkaLogs, ModelLog, RegistryError, read_deployments, read_fleet,
+};
 
 /// Pause between two looks at the status topic.
 const LOOK: Duration = Duration::from_millis(500);
@@ -15,18 +17,23 @@ pub(super) struct Awaited {
     pub(super) convergence: Convergence,
     /// A later event took this one's place.
     superseded: Option<i64>,
+    /// Why the last look at the topics told nothing.
+    trouble: Option<String>,
     timeout: Duration,
 }
 
 impl Awaited {
     pub(super) fn is_done(&self) -> bool {
-        self.superseded.is_none() && self.convergence.is_converged()
+        self.superseded.is_none() && self.trouble.is_none() && self.convergence.is_converged()
     }
 
     /// Why it is not done.
     pub(super) fn failure(&self) -> String {
         if let Some(revision) = self.superseded {
             return format!("the event was superseded by revision {revision}");
+        }
+        if let Some(trouble) = &self.trouble {
+            return format!("whether live instances have done it cannot be read: {trouble}");
         }
         let all = &self.convergence;
         if all.done.is_empty() && all.waiting.is_empty() && all.refused.is_empty() {
@@ -41,40 +48,64 @@ impl Awaited {
     }
 }
 
-/// Waits for what the event at `revision` wants: `want`, or nothing.
+/// Waits for what the event at `revision` wants: `want`, or nothing. Topics that cannot be read for a while
+/// are waited for as well.
 pub(super) fn wait_for(
     context: &Context,
     model: &ModelName,
     want: Option<&Desired>,
     revision: i64,
     timeout: Duration,
-) -> Result<Awaited, Failure> {
+) -> Awaited {
     let logs = context.logs();
     let deadline = Instant::now() + timeout;
     let mut told = String::new();
+    tracing::info!(revision, "waiting for live instances");
     loop {
-        let fleet = read_fleet(&logs)?;
-        let convergence = fleet.convergence(model, want, now_ms());
-        let log = read_deployments(&logs)?;
-        let newest = log.model(model).map_or(revision, ModelLog::last_effective);
-        let superseded = (newest > revision).then_some(newest);
-        let stuck = !convergence.refused.is_empty() && convergence.waiting.is_empty();
+        let found = look(&logs, model, want, revision);
+        let (over, (convergence, superseded), trouble) = match found {
+            Ok(found) => (found.0.is_stuck() || found.1.is_some(), found, None),
+            Err(error) => {
+                let passing = matches!(&error, RegistryError::Kafka(error) if error.is_retriable());
+                (!passing, Default::default(), Some(error.to_string()))
+            }
+        };
         let awaited = Awaited {
             convergence,
             superseded,
+            trouble,
             timeout,
         };
-        let over = superseded.is_some() || stuck || Instant::now() >= deadline;
-        if awaited.is_done() || over {
-            return Ok(awaited);
+        if awaited.is_done() || over || Instant::now() >= deadline {
+            return awaited;
         }
-        let text = progress(&awaited.convergence);
-        if text != told && terminal::is_watched() {
-            terminal::note(&text);
+        let text = match &awaited.trouble {
+            Some(trouble) => trouble.clone(),
+            None => progress(&awaited.convergence),
+        };
+        if text != told {
+            if awaited.trouble.is_some() {
+                tracing::warn!("still waiting for the event at revision {revision}: {text}");
+            } else if terminal::is_watched() {
+                terminal::note(&text);
+            }
             told = text;
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// What live instances have come to, and a later event of the model.
+fn look(
+    logs: &KafkaLogs,
+    model: &ModelName,
+    want: Option<&Desired>,
+    revision: i64,
+) -> Result<(Convergence, Option<i64>), RegistryError> {
+    let convergence = read_fleet(logs)?.convergence(model, want, now_ms());
+    let log = read_deployments(logs)?;
+    let newest = log.model(model).map_or(revision, ModelLog::last_effective);
+    Ok((convergence, (newest > revision).then_some(newest)))
 }
 
 fn progress(all: &Convergence) -> String {
