@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
@@ -279,6 +279,8 @@ impl Producer {
         if let Some((code, text)) = self.client.client().fatal_error() {
             error.kind = match kind_of(code) {
                 kind @ (ErrorKind::Fenced | ErrorKind::Authorization) => kind,
+                // What was refused says of what kind it is; the text names it.
+                _ if code == RDKafkaErrorCode::GaplessGuarantee => error.kind,
                 _ => ErrorKind::Fatal,
             };
             error.message = text;

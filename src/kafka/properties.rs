@@ -155,6 +155,9 @@ pub(super) fn producer(
         // round trip: a broker takes the requests of a connection one after the other.
         config.set(IN_FLIGHT, "1");
     }
+    // A batch that a broker refuses for good ends the client, as it ends the session: else what waits
+    // behind it would be delivered first, and again after it.
+    config.set("enable.gapless.guarantee", "true");
     config
 }
 

@@ -4,7 +4,7 @@ use super::catalog::Catalog;
 use super::deployment_log::DeploymentLog;
 use super::error::RegistryError;
 use super::fleet::Fleet;
-use super::logs::{Reading, RegistryLogs, read_to_end};
+use super::logs::{Reading, RegistryLog, RegistryLogs, read_to_end};
 use super::topics::{RegistryTopic, check_log_start};
 use super::trust::Trust;
 use crate::kafka::{ErrorKind, KafkaError, LogStart};
@@ -32,19 +32,29 @@ pub fn read_catalog_trusting(
 /// # Errors
 /// What Kafka says; and that the log has lost its start, where what is deployed cannot be told.
 pub fn read_deployments(logs: &dyn RegistryLogs) -> Result<DeploymentLog, RegistryError> {
-    let topic = RegistryTopic::Deployments;
-    let first = logs.open(topic, LogStart::Beginning)?.log_start();
-    let first = first.map_err(|error| missing(error, logs.name(topic)))?;
-    match check_log_start(&logs.name(topic), first) {
+    read_deployments_if(logs, &|name, first| match check_log_start(name, first) {
         Some(problem) => Err(RegistryError::Topics(vec![problem])),
-        None => read_deployments_left(logs),
-    }
+        None => Ok(()),
+    })
 }
 
 /// The same of what is left of the log, to look at.
 pub fn read_deployments_left(logs: &dyn RegistryLogs) -> Result<DeploymentLog, RegistryError> {
+    read_deployments_if(logs, &|_, _| Ok(()))
+}
+
+/// The same where `begins` has nothing against the topic's name and first offset.
+fn read_deployments_if(
+    logs: &dyn RegistryLogs,
+    begins: &dyn Fn(&str, i64) -> Result<(), RegistryError>,
+) -> Result<DeploymentLog, RegistryError> {
+    let topic = RegistryTopic::Deployments;
+    let name = logs.name(topic);
+    let mut reader = logs.open(topic, LogStart::Beginning)?;
+    let first = reader.log_start();
+    begins(&name, first.map_err(|error| missing(error, name.clone()))?)?;
     let mut log = DeploymentLog::new();
-    read(logs, RegistryTopic::Deployments, &mut |record| {
+    read_all(&mut *reader, name, &mut |record| {
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         log.apply(record.offset, key, value, record.timestamp);
     })?;
@@ -71,8 +81,15 @@ pub(super) fn read(
     on_record: &mut dyn FnMut(OwnedRecord),
 ) -> Result<(), RegistryError> {
     let mut log = logs.open(topic, LogStart::Beginning)?;
-    let name = logs.name(topic);
-    let read = read_to_end(&mut *log, &format!("topic {name:?}"), &mut |record| {
+    read_all(&mut *log, logs.name(topic), on_record)
+}
+
+fn read_all(
+    log: &mut dyn RegistryLog,
+    name: String,
+    on_record: &mut dyn FnMut(OwnedRecord),
+) -> Result<(), RegistryError> {
+    let read = read_to_end(log, &format!("topic {name:?}"), &mut |record| {
         on_record(record);
         Reading::GoOn
     });

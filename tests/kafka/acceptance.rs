@@ -1,10 +1,13 @@
 //! Records that a topic would refuse with every try: each is answered, and what follows is scored.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
-use swapstream::kafka::Publisher;
+use swapstream::kafka::{
+    ClientShare, DEFAULT_KAFKA_MEMORY, OutgoingRecord, Producer, Publisher, RecordHeaders,
+    RecordLimits,
+};
 use swapstream::record::OutRecord;
 
 use crate::dlq::ERRORS;
@@ -21,6 +24,10 @@ pub fn trials() -> Vec<Trial> {
         on_shared_broker(
             "a_record_larger_than_a_workers_share_is_answered",
             larger_than_a_share,
+        ),
+        on_shared_broker(
+            "what_follows_a_refused_batch_is_not_delivered",
+            what_follows_a_refused_batch,
         ),
         on_shared_broker(
             "a_worker_that_waits_for_more_records_stops_in_time",
@@ -123,6 +130,55 @@ fn larger_than_a_share(broker: &'static Broker) -> TestResult {
         },
     );
     instance.stop();
+    Ok(())
+}
+
+/// It would stand before what is sent again.
+fn what_follows_a_refused_batch(broker: &'static Broker) -> TestResult {
+    let mut world = World::at(broker.bootstrap(), 1);
+    world.create_topic(&world.output(), 1, &[("max.message.bytes", "2000")]);
+    let none = ("compression.type".to_owned(), "none".to_owned());
+    world.kafka.client.extend([none]);
+    // The client knows another limit; a batch is one record.
+    let limits = RecordLimits {
+        record: 100_000,
+        batch: 1_000,
+    };
+    let share = ClientShare::of(DEFAULT_KAFKA_MEMORY, 1);
+    let producer = Producer::new(&world.kafka, share, limits)?;
+    for bytes in [900, 5_000, 900, 900] {
+        let value = vec![b'x'; bytes];
+        let topic = world.output();
+        let mut record = OutgoingRecord {
+            topic: &topic,
+            partition: Some(0),
+            key: None,
+            value: Some(&value),
+            timestamp: None,
+            headers: RecordHeaders::new(0),
+            token: 0,
+        };
+        assert!(producer.send(&mut record).is_ok());
+    }
+    let failure = eventually("a failure", PATIENCE, || {
+        producer.poll(Duration::from_millis(10));
+        producer.failure().ok_or_else(|| "none".to_owned())
+    });
+    assert!(
+        failure.to_string().contains("Message size too large"),
+        "{failure}"
+    );
+    // Without the guarantee the others are there after some milliseconds.
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        producer.poll(Duration::from_millis(10));
+    }
+    let sizes: Vec<_> = world
+        .all(&world.output())
+        .iter()
+        .map(|record| record.value.as_ref().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(sizes, [900]);
     Ok(())
 }
 
