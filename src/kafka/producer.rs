@@ -312,7 +312,7 @@ mod tests {
         let token = 7 << SLOT_SHIFT | timestamp;
         delivered.take(token, Ok(()));
         delivered.take(token | 1 << SPAN_SHIFT, Ok(()));
-        let error = ClientError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull);
+        let error = ClientError::MessageProduction(RDKafkaErrorCode::QueueFull);
         delivered.take(1 << SPAN_SHIFT, Err((error, "t".to_owned())));
         assert_eq!(delivered.count, [1, 2]);
         assert_eq!(delivered.tokens, [token, token]);

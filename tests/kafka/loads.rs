@@ -125,7 +125,17 @@ fn over_the_memory(broker: &'static Broker) -> TestResult {
         instance.metric("swapstream_model_memory_limit_bytes"),
         24.0 * 1_048_576.0
     );
-    let done = model(&world, &["deploy", "late-arrival", "large", "--wait"]);
+    let done = model(
+        &world,
+        &[
+            "deploy",
+            "late-arrival",
+            "large",
+            "--wait",
+            "--timeout",
+            "180s",
+        ],
+    );
     assert_eq!(done.code, 1, "{done:?}");
     assert!(done.stderr.contains("limits.model_memory"), "{done:?}");
     let status = world.status();

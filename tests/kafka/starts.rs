@@ -119,6 +119,7 @@ fn a_start_at_the_end_is_committed(broker: &'static Broker) -> TestResult {
         world.deploy("1");
         send(&world, 10);
         let mut first = world.start_ready("a");
+        first.process.wait_for_line("took over", PATIENCE);
         let committed = |world: &World| -> Vec<Option<i64>> {
             world.committed().iter().map(|(next, _)| *next).collect()
         };
@@ -126,7 +127,7 @@ fn a_start_at_the_end_is_committed(broker: &'static Broker) -> TestResult {
         // A record that stops the stream, and one after it.
         world.produce([(1, None, Some(&b"no event"[..]))]);
         eventually("it stops", PATIENCE, || match first.get("/readyz") {
-            (503, body) if body.contains("\"fail\"") => Ok(()),
+            (503, body) if body.contains("on_error.decode") => Ok(()),
             (code, body) => Err(format!("{code} {body}")),
         });
         first.process.kill9();
