@@ -16,7 +16,8 @@
 //!
 //! Imports run downwards only, and a test holds it:
 //! `cli → demo → app → config → {stream, registry, http, dlq} → serving → scorer → runtime → codec → model → record`;
-//! [`kafka`] is used by app, stream, registry, dlq, demo and cli, [`telemetry`] from anywhere.
+//! [`kafka`] is used by app, stream, registry, dlq, demo and cli, [`telemetry`] and `failpoints` (where
+//! tests interrupt) from anywhere.
 
 pub mod app;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod codec;
 pub mod config;
 pub mod demo;
 pub mod dlq;
+mod failpoints;
 pub mod http;
 pub mod kafka;
 pub mod model;

@@ -23,8 +23,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RECORDS: usize = 500;
 /// Most bytes of records in one transaction, but for a single one that is larger.
 const MAX_BYTES: usize = 4 << 20;
-/// Kafka's default `max.message.bytes`.
-const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 /// What to send again.
 #[derive(Debug, Clone, Default)]
@@ -238,12 +236,9 @@ impl<'r> Run<'r> {
         }
         let found = self.admin.topic(topic, TIMEOUT)?;
         let info = found.ok_or_else(|| DlqError::MissingTarget(topic.to_owned()))?;
-        let max_bytes = info.config.get("max.message.bytes");
         let target = Target {
             partitions: info.partitions,
-            max_bytes: max_bytes
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES),
+            max_bytes: info.max_message_bytes(),
         };
         self.targets.insert(topic.to_owned(), target);
         Ok(())

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{DlqError, Letter, Marks};
 use crate::kafka::{
-    Admin, EndReader, ErrorKind, KafkaError, KafkaSettings, TopicEvent, TopicReader, UNTIL_ENDED,
-    wait_for_hidden,
+    Admin, EndReader, ErrorKind, KafkaError, KafkaSettings, Look, TopicEvent, TopicReader,
+    UNTIL_ENDED, wait_for_hidden,
 };
 use crate::record::{OwnedRecord, TopicPartition};
 
@@ -61,7 +61,8 @@ impl DeadLetterTopic {
         let mut ends = BTreeMap::new();
         let decided = wait_for_hidden(name, patience, || {
             ends = reader.ends(TIMEOUT)?;
-            Ok::<_, KafkaError>(written.iter().all(|(tp, end)| ends.get(tp) >= Some(end)))
+            let all = written.iter().all(|(tp, end)| ends.get(tp) >= Some(end));
+            Ok::<_, KafkaError>(if all { Look::Visible } else { Look::Hidden })
         })?;
         if !decided {
             return Err(DlqError::Held {

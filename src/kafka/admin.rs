@@ -20,6 +20,18 @@ pub struct TopicInfo {
     pub config: BTreeMap<String, String>,
 }
 
+/// Kafka's default `max.message.bytes`.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+
+impl TopicInfo {
+    /// Largest batch that it takes, in bytes; where that is not told, Kafka's default.
+    pub fn max_message_bytes(&self) -> usize {
+        let text = self.config.get("max.message.bytes");
+        text.and_then(|text| text.parse().ok())
+            .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES)
+    }
+}
+
 /// Whether a topic had to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {

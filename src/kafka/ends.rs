@@ -21,24 +21,39 @@ const TELL_AFTER: Duration = Duration::from_secs(1);
 /// Shortest and longest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// Asks `visible` until it says yes, at most for `patience`; gives whether it has. Says so once where that
-/// takes long.
+/// What a look for hidden records comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Everything can be seen.
+    Visible,
+    /// An open transaction hides something.
+    Hidden,
+    /// That cannot be told now.
+    Unknown,
+}
+
+/// Looks until all is visible, at most for `patience`; gives whether it is. Says so once where it is hidden for
+/// long.
 ///
 /// # Errors
-/// What `visible` says.
+/// What `look` says.
 pub fn wait_for_hidden<E>(
     topic: &str,
     patience: Duration,
-    mut visible: impl FnMut() -> Result<bool, E>,
+    mut look: impl FnMut() -> Result<Look, E>,
 ) -> Result<bool, E> {
     let start = Instant::now();
     let (mut pause, mut told) = (LOOKS.0, false);
-    while !visible()? {
+    loop {
+        let found = look()?;
+        if found == Look::Visible {
+            return Ok(true);
+        }
         let waited = start.elapsed();
         if waited >= patience {
             return Ok(false);
         }
-        if waited >= TELL_AFTER && !told {
+        if waited >= TELL_AFTER && found == Look::Hidden && !told {
             told = true;
             tracing::warn!(
                 "waiting: an open transaction of another producer holds readers of topic {topic:?} \
@@ -48,7 +63,6 @@ pub fn wait_for_hidden<E>(
         std::thread::sleep(pause);
         pause = (pause * 2).min(LOOKS.1);
     }
-    Ok(true)
 }
 
 /// Asks where partitions end, and reads nothing.

@@ -19,9 +19,9 @@ mod source;
 mod topic_reader;
 mod transaction;
 
-pub use admin::{Admin, Created, SharedAdmin, TopicInfo};
+pub use admin::{Admin, Created, DEFAULT_MAX_MESSAGE_BYTES, SharedAdmin, TopicInfo};
 pub use embedded::{EMBEDDED_RETENTION_BYTES, EmbeddedBroker};
-pub use ends::{EndReader, UNTIL_ENDED, wait_for_hidden};
+pub use ends::{EndReader, Look, UNTIL_ENDED, wait_for_hidden};
 pub use error::{ErrorKind, KafkaError};
 pub use log_reader::{LogEvent, LogReader, LogStart, read_to_end};
 pub use producer::{OutgoingRecord, Producer, RecordHeaders, SLOT_SHIFT, SendError, TOKEN_BITS};

@@ -263,6 +263,14 @@ fn open_at_most(config: &mut ClientConfig, time: Duration) {
 
 /// A control-plane producer.
 pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -> ClientConfig {
+    control_producer(kafka, transactional_id, OF_A_VERSION)
+}
+
+fn control_producer(
+    kafka: &KafkaSettings,
+    transactional_id: Option<&str>,
+    open: Duration,
+) -> ClientConfig {
     let mut config = base(kafka, "registry");
     config
         .set("enable.idempotence", "true")
@@ -272,15 +280,14 @@ pub(super) fn publisher(kafka: &KafkaSettings, transactional_id: Option<&str>) -
         .set("queue.buffering.max.kbytes", "16384");
     if let Some(id) = transactional_id {
         config.set("transactional.id", id);
-        open_at_most(&mut config, OF_A_VERSION);
+        open_at_most(&mut config, open);
     }
     config
 }
 
 /// A producer, in transactions, of records that other programs wrote.
 pub(super) fn republisher(kafka: &KafkaSettings, id: &str) -> ClientConfig {
-    let mut config = publisher(kafka, Some(id));
-    open_at_most(&mut config, OF_LETTERS);
+    let mut config = control_producer(kafka, Some(id), OF_LETTERS);
     config
         .set("partitioner", "murmur2_random")
         // The topics decide what is too large: the client's limit is out of the way.

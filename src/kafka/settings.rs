@@ -82,6 +82,14 @@ const ALIASES: &[(&str, &str)] = &[
     ("queue.buffering.max.ms", "linger.ms"),
     ("request.required.acks", "acks"),
     ("sasl.mechanisms", "sasl.mechanism"),
+    (
+        "sasl.oauthbearer.client.credentials.client.id",
+        "sasl.oauthbearer.client.id",
+    ),
+    (
+        "sasl.oauthbearer.client.credentials.client.secret",
+        "sasl.oauthbearer.client.secret",
+    ),
 ];
 
 /// The one name of a property.
@@ -109,6 +117,10 @@ pub const RESERVED_PROPERTIES: &[(&str, &str)] = &[
     ("isolation.level", "input is read committed"),
     ("enable.idempotence", "the producer is always idempotent"),
     ("acks", "every replica in sync acknowledges"),
+    (
+        "enable.gapless.guarantee",
+        "nothing is delivered behind a batch that was refused",
+    ),
     (
         "transactional.id",
         "derived from the group and the instance",

@@ -359,6 +359,12 @@ impl Source {
         ffi::member_id(&self.consumer)
     }
 
+    /// Whether the group knows this member by another id than `id` now.
+    pub fn is_another(&self, id: &str) -> bool {
+        let now = self.member_id();
+        !now.is_empty() && now != id
+    }
+
     /// Sends offsets, each with its metadata, into the producer's transaction. The group
     /// coordinator refuses them if the group has a newer generation than this member.
     pub(super) fn offsets_for_transaction(

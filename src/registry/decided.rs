@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::RegistryError;
 use super::logs::RegistryLogs;
 use super::topics::RegistryTopic;
-use crate::kafka::{LogStart, OF_A_VERSION, UNTIL_ENDED, wait_for_hidden};
+use crate::kafka::{LogStart, Look, OF_A_VERSION, UNTIL_ENDED, wait_for_hidden};
 
 /// How long a publisher that was killed holds readers back at most.
 const OPEN_AT_MOST: Duration = OF_A_VERSION.saturating_add(UNTIL_ENDED);
@@ -55,11 +55,15 @@ fn stable(
     let reached = wait_for_hidden(&logs.name(topic), patience, || match log.stable_end() {
         Ok(found) => {
             last = None;
-            Ok(found >= end)
+            Ok(if found >= end {
+                Look::Visible
+            } else {
+                Look::Hidden
+            })
         }
         Err(error) if error.is_retriable() => {
             last = Some(error);
-            Ok(false)
+            Ok(Look::Unknown)
         }
         Err(error) => Err(error),
     })?;
@@ -90,7 +94,7 @@ mod tests {
             std::thread::spawn(move || wait_until_decided(&logs, topic))
         };
         // It has looked at least once before the transaction ends.
-        while logs.0.lock().unwrap().opened.len() < 4 {
+        while logs.0.lock().unwrap().looks < 4 {
             std::thread::yield_now();
         }
         assert!(!waiting.is_finished());

@@ -2,8 +2,9 @@
 //! transactional id, then its chunks are tombstoned. The number never returns with other bytes. Where it
 //! was deployed meanwhile, the manifest is put back.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::catalog::{Catalog, DELETION_SCHEMA, Deletion, Entry, EntryKind};
 use super::chunks::{ChunksHeader, chunk_count};
@@ -16,6 +17,7 @@ use super::replace::{Replacement, replace};
 use super::retention::Question;
 use super::settings::RegistrySettings;
 use super::topics::RegistryTopic;
+use crate::failpoints::fail_point;
 use crate::kafka::{KafkaSettings, Publisher};
 use crate::model::{Digest, GOLDEN_MAX_BYTES, ModelName, Version};
 use crate::record::OutRecord;
@@ -60,64 +62,186 @@ pub fn delete(
         let why = format!("there is no version {version} of {model}");
         return Err(RegistryError::NotThere(why));
     };
+    let done = |digest, offset, chunks, before| Deleted {
+        digest,
+        offset,
+        chunks,
+        before,
+    };
     let digest = match &entry.kind {
-        EntryKind::Deleted(deletion) => {
-            return Ok(Deleted {
-                digest: deletion.digest,
-                offset: entry.offset,
-                chunks: 0,
-                before: true,
-            });
-        }
+        EntryKind::Deleted(deletion) => return Ok(done(deletion.digest, entry.offset, 0, true)),
         EntryKind::Manifest(manifest) => Some(manifest.artifact.digest),
         EntryKind::Unreadable(_) => None,
     };
-    let asked = Instant::now();
-    let kept = || {
-        let passed = i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
-        refuse_if_kept(&logs, request, passed, settings.retention)
+    let deletion = Deleting {
+        kafka,
+        settings,
+        logs: &logs,
+        request,
+        entry,
+        asked: Instant::now(),
     };
-    kept()?;
-    let record = deletion(&request.who, digest)?;
-    let seen = entry.offset;
-    let unchanged = |now: Option<&Entry>| match now {
-        Some(now) if now.offset == seen => Ok(None),
-        // Somebody else has deleted it at the same time.
-        Some(now) if matches!(now.kind, EntryKind::Deleted(_)) => Ok(Some(now.offset)),
-        _ => Err(RegistryError::Refused(format!(
-            "version {version} of {model} has changed meanwhile; nothing was deleted"
-        ))),
+    deletion.refuse_if_kept()?;
+    let offset = match deletion.write(digest)? {
+        Written::ByUs(offset) => offset,
+        Written::ByARival(offset) => return Ok(done(digest, offset, 0, true)),
     };
-    let offset = replace(kafka, settings, &logs, model, version, record, &|| {
-        let deleted = unchanged(find(&logs, model, version)?.as_ref())?;
-        if deleted.is_none() {
-            // It may have taken long to come here.
-            kept()?;
-        }
-        Ok(deleted)
-    })?;
-    // Who deploys looks whether the version is still there after the event was written: of a deletion and
-    // a deployment at once one sees the other.
-    let freed = match kept() {
-        Ok(()) => tombstone_chunks(kafka, settings, &catalog, entry),
-        Err(why @ RegistryError::Refused(_)) => {
-            put_back(kafka, settings, &logs, request, entry, offset)?;
-            return Err(why);
-        }
-        Err(error) => Err(error),
-    };
+    fail_point("after-deletion");
+    deletion.look_again(offset)?;
+    let freed = tombstone_chunks(kafka, settings, &catalog, entry);
     let chunks = freed.unwrap_or_else(|error| {
         tracing::warn!(
             "it is deleted, its chunks are not freed: {error}; `swapstream model gc` frees them"
         );
         0
     });
-    Ok(Deleted {
-        digest,
-        offset,
-        chunks,
-        before: false,
-    })
+    Ok(done(digest, offset, chunks, false))
+}
+
+/// Who has written the deletion, at which offset.
+enum Written {
+    ByUs(i64),
+    /// At the same time; the rest is the rival's as well.
+    ByARival(i64),
+}
+
+/// What the record that stands under the version's key makes of a write: the offset of what counts, or `None` to
+/// go on.
+type Standing<'s> = &'s dyn Fn(Option<&Entry>) -> Result<Option<i64>, RegistryError>;
+
+/// A deletion under way.
+struct Deleting<'d> {
+    kafka: &'d KafkaSettings,
+    settings: &'d RegistrySettings,
+    logs: &'d KafkaLogs,
+    request: &'d DeleteRequest<'d>,
+    /// What is deleted.
+    entry: &'d Entry,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+impl Deleting<'_> {
+    /// Writes the deletion, where the version is what it was and is not needed.
+    fn write(&self, digest: Option<Digest>) -> Result<Written, RegistryError> {
+        let record = deletion(&self.request.who, digest)?;
+        let ours = record.value.clone();
+        let rival = Cell::new(false);
+        let offset = self.replace(record, &|now| match now {
+            Some(now) if now.offset == self.entry.offset => {
+                // It may have taken long to come here.
+                self.refuse_if_kept()?;
+                Ok(None)
+            }
+            Some(now) if matches!(now.kind, EntryKind::Deleted(_)) => {
+                rival.set(*now.raw != *ours);
+                Ok(Some(now.offset))
+            }
+            _ => Err(RegistryError::Refused(format!(
+                "{} has changed meanwhile; nothing was deleted",
+                self.what()
+            ))),
+        })?;
+        Ok(if rival.get() {
+            Written::ByARival(offset)
+        } else {
+            Written::ByUs(offset)
+        })
+    }
+
+    /// Looks whether the version was deployed meanwhile, and puts its manifest back then. Who deploys looks
+    /// whether the version is still there after the event was written: of a deletion and a deployment at once
+    /// one sees the other. What cannot be read may have been deployed.
+    fn look_again(&self, deleted: i64) -> Result<(), RegistryError> {
+        let why = match self.kept() {
+            Ok(None) => return Ok(()),
+            Ok(Some(why)) => why,
+            Err(error) => format!("whether it is needed cannot be read: {error}"),
+        };
+        Err(match self.put_back(deleted) {
+            Ok(()) => self.refused(&why),
+            Err(error) => RegistryError::Refused(format!(
+                "{} is deleted and should have stayed, since {why}; its manifest could not be put \
+                 back: {error}; deploy another version",
+                self.what()
+            )),
+        })
+    }
+
+    /// Writes the record of the version again in place of its deletion at `deleted`.
+    fn put_back(&self, deleted: i64) -> Result<(), RegistryError> {
+        let record = Replacement {
+            value: self.entry.raw.to_vec(),
+            headers: self.entry.headers()?,
+        };
+        self.replace(record, &|now| {
+            // Somebody else's record stays.
+            Ok(now
+                .map(|now| now.offset)
+                .filter(|offset| *offset != deleted))
+        })?;
+        Ok(())
+    }
+
+    /// Writes `record` under the version's key, unless `done` finds by what stands there that it is not to be.
+    fn replace(&self, record: Replacement, done: Standing<'_>) -> Result<i64, RegistryError> {
+        let (logs, model, version) = (self.logs, self.request.model, self.request.version);
+        let done = || done(find(logs, model, version)?.as_ref());
+        replace(
+            self.kafka,
+            self.settings,
+            logs,
+            model,
+            version,
+            record,
+            &done,
+        )
+    }
+
+    /// Refuses to delete what is needed now.
+    fn refuse_if_kept(&self) -> Result<(), RegistryError> {
+        let why = self.kept()?;
+        why.map_or(Ok(()), |why| Err(self.refused(&why)))
+    }
+
+    fn refused(&self, why: &str) -> RegistryError {
+        RegistryError::Refused(format!("{} is not deleted: {why}", self.what()))
+    }
+
+    /// Why the version is needed now.
+    fn kept(&self) -> Result<Option<String>, RegistryError> {
+        let model = self.request.model;
+        let passed = i64::try_from(self.asked.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let now = self.request.now.saturating_add(passed);
+        let (log, fleet) = (read_deployments(self.logs)?, read_fleet(self.logs)?);
+        let silent = fleet.live(model, now).find(|(_, entry)| entry.is_none());
+        if let Some((instance, _)) = silent {
+            return Ok(Some(format!(
+                "instance {instance} lives and has not said what it serves; try again in a moment"
+            )));
+        }
+        let serving: Vec<String> = fleet
+            .live(model, now)
+            .filter(|(_, entry)| {
+                let serving = entry.and_then(|entry| entry.report.serving.as_ref());
+                serving.is_some_and(|serving| serving.version == *self.request.version)
+            })
+            .map(|(instance, _)| instance.to_owned())
+            .collect();
+        let question = Question {
+            log: log.model(model),
+            serving: &serving,
+            version: self.request.version,
+            retention: self.settings.retention,
+            now,
+        };
+        Ok(question.kept())
+    }
+
+    fn what(&self) -> String {
+        let DeleteRequest { model, version, .. } = self.request;
+        format!("version {version} of {model}")
+    }
 }
 
 /// What stands in a deleted version's place.
@@ -134,70 +258,6 @@ fn deletion(who: &Attribution, digest: Option<Digest>) -> serde_json::Result<Rep
         value: serde_json::to_vec(&deletion)?,
         headers: Vec::new(),
     })
-}
-
-/// Writes the record of `entry` again in place of its deletion at `deleted`.
-fn put_back(
-    kafka: &KafkaSettings,
-    settings: &RegistrySettings,
-    logs: &KafkaLogs,
-    request: &DeleteRequest<'_>,
-    entry: &Entry,
-    deleted: i64,
-) -> Result<(), RegistryError> {
-    let (model, version) = (request.model, request.version);
-    let record = Replacement {
-        value: entry.raw.to_vec(),
-        headers: entry.headers()?,
-    };
-    replace(kafka, settings, logs, model, version, record, &|| {
-        // Somebody else's record stays.
-        let now = find(logs, model, version)?;
-        Ok(now
-            .map(|now| now.offset)
-            .filter(|offset| *offset != deleted))
-    })?;
-    Ok(())
-}
-
-/// Refuses to delete what is needed, `passed` milliseconds after it was asked for.
-fn refuse_if_kept(
-    logs: &KafkaLogs,
-    request: &DeleteRequest<'_>,
-    passed: i64,
-    retention: Duration,
-) -> Result<(), RegistryError> {
-    let (model, version) = (request.model, request.version);
-    let now = request.now.saturating_add(passed);
-    let (log, fleet) = (read_deployments(logs)?, read_fleet(logs)?);
-    let silent = fleet.live(model, now).find(|(_, entry)| entry.is_none());
-    if let Some((instance, _)) = silent {
-        return Err(RegistryError::Refused(format!(
-            "version {version} of {model} is not deleted: instance {instance} lives and has not said \
-             what it serves; try again in a moment"
-        )));
-    }
-    let serving: Vec<String> = fleet
-        .live(model, now)
-        .filter(|(_, entry)| {
-            let serving = entry.and_then(|entry| entry.report.serving.as_ref());
-            serving.is_some_and(|serving| serving.version == *version)
-        })
-        .map(|(instance, _)| instance.to_owned())
-        .collect();
-    let question = Question {
-        log: log.model(model),
-        serving: &serving,
-        version,
-        retention,
-        now,
-    };
-    match question.kept() {
-        None => Ok(()),
-        Some(why) => Err(RegistryError::Refused(format!(
-            "version {version} of {model} is not deleted: {why}"
-        ))),
-    }
 }
 
 /// Frees the chunks. What is left when this is interrupted, `model gc` collects.

@@ -98,11 +98,11 @@ pub enum RegistryError {
         /// What happened.
         error: Box<RegistryError>,
     },
-    /// Nobody can tell what stands under the version's key.
+    /// Nobody can tell what stands in the topic.
     #[error(
         "an open transaction of another publisher has held readers of topic {topic:?} back for {}; \
-         nothing was written; run this again once it has ended (kafka-transactions.sh find-hanging \
-         and abort, where it never does)",
+         run this again once it has ended (kafka-transactions.sh find-hanging and abort, where it \
+         never does)",
         humantime::format_duration(*waited)
     )]
     Held {

@@ -188,6 +188,8 @@ pub(super) mod fake {
         pub(crate) missing: bool,
         pub(crate) down: bool,
         pub(crate) log_start: i64,
+        /// How often an end was asked for.
+        pub(crate) looks: usize,
         /// First record of a transaction that is open.
         pub(crate) open: Option<usize>,
         pub(crate) opened: Vec<(RegistryTopic, LogStart)>,
@@ -302,10 +304,11 @@ pub(super) mod fake {
 
     impl RegistryLog for FakeLog {
         fn stable_end(&mut self) -> Result<i64, KafkaError> {
-            let state = self.logs.0.lock().unwrap();
+            let mut state = self.logs.0.lock().unwrap();
             if state.down {
                 return Err(down());
             }
+            state.looks += 1;
             let written = state.topics.get(&self.topic).map_or(0, Vec::len);
             Ok(state.open.map_or(written, |open| written.min(open)) as i64)
         }

@@ -1,5 +1,7 @@
 //! Deploying and undeploying: append an event, read it back, and say what it came to.
 
+use std::time::{Duration, Instant};
+
 use super::catalog::{Catalog, Entry, EntryKind};
 use super::decided::wait_until_visible;
 use super::deployment::{Action, DEPLOYMENT_SCHEMA, DeploymentEvent};
@@ -13,6 +15,9 @@ use super::topics::RegistryTopic;
 use crate::kafka::{KafkaSettings, Publisher};
 use crate::model::{Digest, ModelName, Version};
 use crate::record::OutRecord;
+
+/// How long a deletion that sees a deployment is given to put the version back.
+const PUT_BACK: Duration = Duration::from_secs(2);
 
 /// Who does something, when and why.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -177,9 +182,7 @@ fn read_back(
         && let Some(version) = &appended.event.version
     {
         let model = &appended.event.model;
-        let found = find(logs, model, version)?;
-        let deleted = |entry: Entry| matches!(entry.kind, EntryKind::Deleted(_));
-        appended.gone = found.is_some_and(deleted).then(|| {
+        appended.gone = is_deleted(logs, model, version)?.then(|| {
             format!(
                 "version {version} of {model} was deleted meanwhile, and no instance can load it: what \
                  serves serves on; deploy another version"
@@ -187,6 +190,26 @@ fn read_back(
         });
     }
     Ok(appended)
+}
+
+/// Whether the version is deleted, and stays so: a deletion that sees the event puts it back.
+fn is_deleted(
+    logs: &dyn RegistryLogs,
+    model: &ModelName,
+    version: &Version,
+) -> Result<bool, RegistryError> {
+    let deadline = Instant::now() + PUT_BACK;
+    loop {
+        let found = find(logs, model, version)?;
+        let deleted = |entry: Entry| matches!(entry.kind, EntryKind::Deleted(_));
+        if !found.is_some_and(deleted) {
+            return Ok(false);
+        }
+        if Instant::now() >= deadline {
+            return Ok(true);
+        }
+        std::thread::sleep(PUT_BACK / 10);
+    }
 }
 
 /// What the event at `revision` came to.

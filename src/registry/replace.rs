@@ -121,7 +121,7 @@ fn turn(
     })
 }
 
-/// Writes the manifest in a transaction; gives its offset.
+/// Writes the record in a transaction; gives its offset.
 fn write(publisher: &mut Publisher, record: &OutRecord) -> Result<i64, KafkaError> {
     publisher.begin()?;
     match publisher.send(record) {

@@ -1,13 +1,10 @@
 //! Which records a topic takes, by its settings. A broker refuses the whole batch for one of them, with
 //! every try, so they are kept back. Pure.
 
-use std::collections::BTreeMap;
+use crate::kafka::{DEFAULT_MAX_MESSAGE_BYTES, TopicInfo};
 
-/// Kafka's default `max.message.bytes`.
-const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
-
-/// How much earlier than a topic's limit a record counts as too old: clocks differ, and it is not
-/// there at once.
+/// How much earlier than a topic's limit, or half of it, a record counts as too old: clocks differ, and it
+/// is not there at once.
 const MARGIN_MS: i64 = 60_000;
 
 /// What a topic asks of its records.
@@ -33,23 +30,23 @@ impl Default for Acceptance {
 
 impl Acceptance {
     /// By the settings of a topic. Those of times are Kafka's since 3.6 (KIP-937), where the longest time after
-    /// is an hour by default since 4.0; a broker before has `message.timestamp.difference.max.ms`.
-    pub(super) fn of(config: &BTreeMap<String, String>) -> Self {
+    /// is an hour by default since 4.0; before 4.0 `message.timestamp.difference.max.ms` holds where they are
+    /// not set.
+    pub(super) fn of(info: &TopicInfo) -> Self {
+        let config = &info.config;
         let number = |name: &str| config.get(name).and_then(|text| text.parse::<i64>().ok());
         let either = |name: &str| {
             let difference = number("message.timestamp.difference.max.ms");
-            number(name).or(difference).unwrap_or(i64::MAX)
+            let own = number(name).filter(|limit| *limit != i64::MAX);
+            own.or(difference).unwrap_or(i64::MAX)
         };
         let own = config.get("message.timestamp.type").map(String::as_str) != Some("LogAppendTime");
         let times = (
             either("message.timestamp.before.max.ms"),
             either("message.timestamp.after.max.ms"),
         );
-        let bytes = config.get("max.message.bytes");
         Self {
-            max_bytes: bytes
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES),
+            max_bytes: info.max_message_bytes(),
             keyed: config
                 .get("cleanup.policy")
                 .is_some_and(|policy| policy.split(',').any(|one| one.trim() == "compact")),
@@ -59,11 +56,13 @@ impl Acceptance {
 
     /// Whether it takes a record of `timestamp`, milliseconds since 1970, at `now`.
     pub(super) fn takes_time(&self, timestamp: Option<i64>, now: i64) -> bool {
+        // The client gives a record without a time, or of the time 0, that of sending.
+        let timestamp = timestamp.filter(|timestamp| *timestamp != 0);
         let (Some((before, after)), Some(timestamp)) = (self.times, timestamp) else {
             return true;
         };
         let age = now.saturating_sub(timestamp);
-        age <= before.saturating_sub(MARGIN_MS) && age.saturating_neg() <= after
+        age <= before - MARGIN_MS.min(before / 2) && age.saturating_neg() <= after
     }
 }
 
@@ -72,12 +71,13 @@ mod tests {
     use super::*;
 
     fn of(config: &[(&str, &str)]) -> Acceptance {
-        let pairs = config.iter();
-        Acceptance::of(
-            &pairs
+        let config = config.iter();
+        Acceptance::of(&TopicInfo {
+            partitions: 1,
+            config: config
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
-        )
+        })
     }
 
     #[test]
@@ -112,6 +112,15 @@ mod tests {
         );
         let older = of(&[("message.timestamp.difference.max.ms", "3600000")]);
         assert_eq!(older, hour);
+        let between = of(&[
+            ("message.timestamp.difference.max.ms", "3600000"),
+            ("message.timestamp.before.max.ms", "9223372036854775807"),
+            ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ]);
+        assert_eq!(between, hour);
+        let short = of(&[("message.timestamp.before.max.ms", "30000")]);
+        assert!(takes(&short, 0) && takes(&short, 15_000) && !takes(&short, 15_001));
+        assert!(short.takes_time(Some(0), NOW));
         let broker = of(&[
             ("message.timestamp.type", "LogAppendTime"),
             ("message.timestamp.before.max.ms", "1"),

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::failpoints::{broken, fail_point};
 use super::partitions::HoldEnd;
 use super::session::{Exit, Rebalance, Session, Step};
 use super::{OnDataLoss, StartFrom, fence};
-use crate::kafka::{Committed, KafkaError, Position, UNTIL_ENDED};
+use crate::failpoints::{broken, fail_point};
+use crate::kafka::{Committed, ErrorKind, KafkaError, Position, UNTIL_ENDED};
 use crate::record::{NextOffset, TopicPartition};
 use crate::telemetry::HoldOutcome;
 
@@ -28,6 +28,17 @@ struct Start {
     lost: Option<(NextOffset, NextOffset)>,
     /// Whether it is the end of the log, which is another place when it is looked up again.
     moves: bool,
+}
+
+/// The group has taken this worker in as another member since it last took partitions over, and it still holds
+/// some. A static member that was away for longer than its session, in the midst of a rebalance, is told
+/// nothing of it, and what it holds may have been another's meanwhile.
+pub(super) fn another_member() -> KafkaError {
+    KafkaError::new(
+        ErrorKind::Fatal,
+        "going on with partitions",
+        "the group has taken this worker in anew: what it held may have been another's meanwhile",
+    )
 }
 
 impl Session<'_> {
@@ -92,7 +103,10 @@ impl Session<'_> {
         self.judge_losses(starts)?;
         let moving = starts.iter().filter(|start| start.moves);
         let offsets: Vec<_> = moving
-            .map(|start| (start.partition.clone(), start.at, fence::metadata(-1)))
+            .map(|start| {
+                let metadata = fence::metadata(start.revision.unwrap_or(-1));
+                (start.partition.clone(), start.at, metadata)
+            })
             .collect();
         match self.source.commit(&offsets) {
             Ok(()) => {
@@ -100,7 +114,11 @@ impl Session<'_> {
                 // Answers come in order, and a transaction counts on that none is awaited.
                 self.wait(Some(Instant::now() + LOOK_UP_LIMIT), |session| {
                     session.partitions.commits_under_way() == 0
-                })
+                })?;
+                match self.commit_error.clone() {
+                    Some(refused) => self.not_looked_up(refused),
+                    None => Ok(()),
+                }
             }
             Err(error) => self.not_looked_up(error),
         }
@@ -206,7 +224,9 @@ impl Session<'_> {
 
     fn take_over(&mut self, starts: Vec<Start>) -> Step {
         self.judge_losses(&starts)?;
-        self.check_member()?;
+        if self.partitions.count() > 0 && self.source.is_another(&self.member_id) {
+            return Err(another_member().into());
+        }
         self.member_id = self.source.member_id();
         let positions: Vec<(TopicPartition, Position)> = starts
             .iter()
@@ -256,20 +276,6 @@ impl Session<'_> {
             tracing::info!(stream = self.settings.name, "took over {}", list(&names));
         }
         Ok(())
-    }
-
-    /// Ends the session where the group has taken this worker in as another member since partitions were taken
-    /// over that it still holds. A static member that was away for longer than its session, in the midst of a
-    /// rebalance, is told nothing of it, and what it holds may have been another's meanwhile.
-    pub(super) fn check_member(&self) -> Step {
-        let id = self.source.member_id();
-        if self.partitions.count() == 0 || id.is_empty() || id == self.member_id {
-            return Ok(());
-        }
-        Err(Exit::Rebuild(
-            "the group has taken this worker in anew: what it held may have been another's meanwhile"
-                .to_owned(),
-        ))
     }
 
     fn settled_revision(&self) -> i64 {

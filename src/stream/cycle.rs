@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::failpoints::fail_point;
 use super::fence;
 use super::partitions::ToCommit;
 use super::session::{Exit, Session, Step};
 use super::stall::LIMIT;
+use crate::failpoints::fail_point;
 use crate::kafka::KafkaError;
 use crate::record::NextOffset;
 use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind, WorkerState};

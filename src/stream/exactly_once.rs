@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::failpoints::{broken, fail_point};
+use super::assignment::another_member;
 use super::fence;
 use super::session::{Exit, Session, Step};
 use super::transaction::{Call, Next};
 use super::{ProcessingGuarantee, StreamSettings};
+use crate::failpoints::{broken, fail_point};
 use crate::kafka::{ErrorKind, KafkaError, Producer, Source};
 use crate::record::{NextOffset, TopicPartition};
 use crate::telemetry::{CommitOutcome, KafkaClient, KafkaErrorKind, TransactionOutcome};
@@ -53,8 +54,11 @@ impl Session<'_> {
             .collect();
         fail_point("before-send-offsets");
         if !offsets.is_empty() {
-            self.check_member()?;
+            let member = self.member_id.clone();
             self.call(Call::SendOffsets, deadline, |producer, source, timeout| {
+                if source.is_another(&member) {
+                    return Err(another_member());
+                }
                 producer.send_offsets(source, &offsets, timeout)
             })?;
         }

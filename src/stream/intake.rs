@@ -60,6 +60,10 @@ impl Session<'_> {
     /// How long the first record of a batch waits for more: no longer than the cycle goes on that has begun,
     /// since a transaction may be open.
     fn queue_delay(&self) -> Duration {
+        if self.partitions.is_closing() {
+            // The cycle before is committed by the next turn.
+            return Duration::ZERO;
+        }
         let delay = self.settings.max_queue_delay;
         match self.cycle_records {
             0 => delay,

@@ -12,9 +12,10 @@
 //! | `assignment` | answers rebalances, holds partitions back for their revision |
 //! | `cycle` | acknowledgements, then commits |
 //! | `exactly_once` | commits by transactions, aborts, rewinds |
+//! | `intake` | forms batches of what was polled |
 //! | `emit` | predictions, dead letters, policies |
+//! | `acceptance` | which records a topic takes |
 //! | `partitions`, `transaction`, `fence`, `routes`, `pace` | the pure parts |
-//! | `failpoints` | where tests interrupt |
 
 mod acceptance;
 mod assignment;
@@ -22,7 +23,6 @@ mod complaints;
 mod cycle;
 mod emit;
 mod exactly_once;
-mod failpoints;
 mod fence;
 mod health;
 mod intake;

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::assignment::list;
 use super::complaints::Complaints;
-use super::failpoints::{broken, fail_point};
 use super::health::WorkerHealth;
 use super::pace::Pace;
 use super::partitions::Partitions;
@@ -20,6 +19,7 @@ use super::topics::Topics;
 use super::transaction::Transaction;
 use super::{ErrorPolicy, StreamSettings};
 use crate::codec::{MODEL_DIGEST, MODEL_NAME, MODEL_VERSION, Stage};
+use crate::failpoints::{broken, fail_point};
 use crate::kafka::{ErrorKind, InputRecord, KafkaError, Polled, Producer, RecordHeaders, Source};
 use crate::record::{RecordOffset, TopicPartition};
 use crate::scorer::{Scorer, Tag};

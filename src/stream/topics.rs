@@ -76,5 +76,5 @@ fn look_up(
         return Ok((partitions, Acceptance::default()));
     }
     let info = admin.topic(topic, TIMEOUT)?.ok_or_else(missing)?;
-    Ok((info.partitions, Acceptance::of(&info.config)))
+    Ok((info.partitions, Acceptance::of(&info)))
 }

@@ -27,6 +27,10 @@ pub fn trials() -> Vec<Trial> {
             "an_offset_out_of_range_goes_on",
             an_offset_out_of_range_goes_on,
         ),
+        on_shared_broker(
+            "a_start_at_the_end_keeps_its_revision",
+            a_start_keeps_its_revision,
+        ),
     ]
 }
 
@@ -112,7 +116,7 @@ fn a_start_at_the_end_is_committed(broker: &'static Broker) -> TestResult {
         let mut world = World::new(broker, 2);
         // No cycle ends by itself meanwhile; an exactly-once one is shorter than its transaction.
         world.stream_extra = format!(
-            "start_from = \"latest\"\non_error = {{ decode = \"fail\" }}\n\
+            "workers = 1\nstart_from = \"latest\"\non_error = {{ decode = \"fail\" }}\n\
              processing_guarantee = \"{guarantee}\"\ncommit_interval = \"8s\""
         );
         world.publish("v1", "1").ok();
@@ -231,6 +235,24 @@ fn an_offset_out_of_range_goes_on(broker: &'static Broker) -> TestResult {
             other => Err(format!("{other:?}")),
         }
     });
+    instance.stop();
+    Ok(())
+}
+
+/// A lost offset says which revision scored up to it, and the end that takes its place says the same.
+fn a_start_keeps_its_revision(broker: &'static Broker) -> TestResult {
+    let mut world = World::new(broker, 1);
+    world.stream_extra = "on_data_loss = \"latest\"\ncommit_interval = \"2m\"".to_owned();
+    world.publish("v1", "1").ok();
+    world.deploy("1");
+    send(&world, 10);
+    commit_by_hand(&world, 1000, "r=7");
+    let instance = world.start_ready("a");
+    instance.process.wait_for_line("took over", PATIENCE);
+    assert_eq!(world.committed(), [(Some(10), "r=7".to_owned())]);
+    instance
+        .process
+        .wait_for_line("back until revision 7 of model", PATIENCE);
     instance.stop();
     Ok(())
 }

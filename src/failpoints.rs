@@ -1,4 +1,4 @@
-//! Points at which tests interrupt a worker, and variants that break its promises on purpose, to
+//! Points at which tests interrupt a worker or a command, and variants that break its promises on purpose, to
 //! show that the tests notice. In normal builds there is nothing of it: the cargo feature
 //! `failpoints` is switched on by the crate's own tests only.
 //!
@@ -14,6 +14,7 @@
 //! | `before-commit` | offsets are sent, the transaction is not committed; `at_least_once`: as above |
 //! | `after-commit` | the commit is done; `at_least_once`: it is sent |
 //! | `in-revoke` | partitions are to be given up, nothing of them is committed |
+//! | `after-deletion` | a version is deleted, and its deployments are not looked at again yet |
 //!
 //! | variant | what it breaks |
 //! |---|---|
@@ -35,7 +36,7 @@ mod armed {
         fail::eval(name, Option::unwrap_or_default)
     }
 
-    pub(in super::super) fn fail_point(name: &'static str) {
+    pub(crate) fn fail_point(name: &'static str) {
         let signal = match eval(name).as_deref() {
             Some("kill") => Signal::KILL,
             Some("stop") => Signal::STOP,
@@ -46,20 +47,20 @@ mod armed {
         }
     }
 
-    pub(in super::super) fn broken(name: &'static str) -> bool {
+    pub(crate) fn broken(name: &'static str) -> bool {
         eval(name).is_some()
     }
 }
 
 #[cfg(feature = "failpoints")]
-pub(super) use armed::{broken, fail_point};
+pub(crate) use armed::{broken, fail_point};
 
 /// Does nothing in this build.
 #[cfg(not(feature = "failpoints"))]
-pub(super) const fn fail_point(_: &'static str) {}
+pub(crate) const fn fail_point(_: &'static str) {}
 
 /// Never in this build.
 #[cfg(not(feature = "failpoints"))]
-pub(super) const fn broken(_: &'static str) -> bool {
+pub(crate) const fn broken(_: &'static str) -> bool {
     false
 }
