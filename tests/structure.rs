@@ -97,9 +97,9 @@ fn imports_run_downwards() {
         for import in imports(&code(&text)) {
             let ok = match (part.as_str(), import.as_str()) {
                 (from, to) if from == to => true,
-                ("main" | "lib", _) | (_, "telemetry" | "with_values") | ("kafka", "record") => {
-                    true
-                }
+                ("main" | "lib", _)
+                | (_, "telemetry" | "failpoints" | "with_values")
+                | ("kafka", "record") => true,
                 (from, "kafka") => KAFKA_USERS.contains(&from),
                 (from, to) => match (rank(from), rank(to)) {
                     (Some(from), Some(to)) => from < to,
