@@ -11,6 +11,7 @@ use super::choice::Target;
 use super::{
     Choice, DeadLetterTopic, DlqError, Left, Letter, MARK_SCHEMA, Mark, Marks, OffsetSet, Rules,
 };
+use crate::codec::record_size;
 use crate::kafka::{Admin, ErrorKind, KafkaError, KafkaSettings, Publisher};
 use crate::record::{OutRecord, OwnedRecord};
 
@@ -211,7 +212,7 @@ impl<'r> Run<'r> {
             Choice::Left(left) => *self.report.left(left) += 1,
             Choice::Send(_) if over => self.report.over_limit += 1,
             Choice::Send(out) => {
-                let bytes = size(&out);
+                let bytes = record_size(out.key.as_deref(), out.value.as_deref(), &out.headers);
                 if self.batch.is_full(bytes) {
                     self.flush(partition)?;
                 }
@@ -274,14 +275,6 @@ impl<'r> Run<'r> {
         }
         Ok(())
     }
-}
-
-/// The bytes of a record: its key and its headers may be large as well.
-fn size(record: &OutRecord) -> usize {
-    let part = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    let headers = record.headers.iter();
-    let headers: usize = headers.map(|one| one.key.len() + part(&one.value)).sum();
-    part(&record.key) + part(&record.value) + headers
 }
 
 /// One transaction: the records and their mark.

@@ -63,30 +63,28 @@ pub(super) fn replace(
         other => other,
     };
     let id = transactional_id(model, version);
-    let mut written: Option<KafkaError> = None;
-    for _ in 0..COMMIT_ATTEMPTS {
-        let turn = turn(kafka, logs, &id, &record, done);
-        match turn {
+    let mut turns = 1;
+    let error = loop {
+        let error = match turn(kafka, logs, &id, &record, done) {
             Ok(Turn::Done(offset)) => return Ok(offset),
-            Ok(Turn::Failed(error)) => {
-                tracing::debug!("the record was not written: {error}");
-                written = Some(error);
-                // Fenced by a rival, or the broker went away: whose record is there counts, which the next
-                // turn finds. Where there is none the rival has failed, or was another registry's on the
-                // same cluster, whose transactional id is the same.
-                std::thread::sleep(SETTLE);
-            }
-            Err(error) if written.is_none() => return Err(error),
+            Ok(Turn::Failed(error)) => error,
+            Err(error) if turns == 1 => return Err(error),
             Err(error) => return Err(unsure(error)),
+        };
+        tracing::debug!(turns, "the record was not written: {error}");
+        // Fenced by a rival, or the broker went away: whose record is there counts, which the next turn finds.
+        // Where there is none the rival has failed, or was another registry's on the same cluster, whose
+        // transactional id is the same.
+        std::thread::sleep(SETTLE);
+        if turns == COMMIT_ATTEMPTS {
+            break error;
         }
+        turns += 1;
+    };
+    match done().map_err(unsure)? {
+        Some(offset) => Ok(offset),
+        None => Err(unsure(error.into())),
     }
-    if let Some(offset) = done().map_err(unsure)? {
-        return Ok(offset);
-    }
-    Err(written.map_or_else(
-        || RegistryError::Refused("nothing was tried".to_owned()),
-        |error| unsure(error.into()),
-    ))
 }
 
 /// How a turn ended.

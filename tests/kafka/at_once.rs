@@ -4,8 +4,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use swapstream::kafka::Publisher;
-use swapstream::record::OutRecord;
 
 use crate::registry::model;
 use crate::support::trials::{TestResult, on_own_broker, on_shared_broker};
@@ -54,32 +52,33 @@ fn world(broker: &Broker) -> World {
     world
 }
 
+/// The deletion ends, and says that the version is deployed.
+fn refused(deletion: &mut Process, revision: i64) {
+    let ended = deletion.wait_exit(PATIENCE);
+    let said = deletion.stderr_lines().join("\n");
+    assert_eq!(ended.code(), Some(1), "{said}");
+    let why = format!("it is deployed (revision {revision})");
+    assert!(said.contains(&why), "{said}");
+}
+
+/// A new instance serves what the event at `revision` deploys.
+fn serves(world: &World, revision: i64) {
+    let instance = world.start_ready("a");
+    instance.wait_serves(revision);
+    instance.stop();
+}
+
 fn deployed_while_deleted(broker: &'static Broker) -> TestResult {
     let world = world(broker);
     world.publish("v1", "1").ok();
     // The deletion has looked at the deployments, and waits for what an open transaction hides.
-    let mut other = Publisher::transactional_for_any(&world.kafka, &world.name)?;
-    other.begin()?;
-    other.send(&OutRecord {
-        topic: world.registry_topic("versions"),
-        partition: Some(0),
-        key: Some(b"late-arrival/of another".to_vec()),
-        ..OutRecord::default()
-    })?;
+    let other = world.open_transaction(&world.registry_topic("versions"));
     let mut deletion = start(&world, &["delete", "late-arrival", "1"]);
     deletion.wait_for_line("an open transaction of another producer", PATIENCE);
     let revision = world.deploy("1");
     other.abort()?;
-    let ended = deletion.wait_exit(PATIENCE);
-    let said = deletion.stderr_lines().join("\n");
-    assert_eq!(ended.code(), Some(1), "{said}");
-    assert!(
-        said.contains(&format!("it is deployed (revision {revision})")),
-        "{said}"
-    );
-    let instance = world.start_ready("a");
-    instance.wait_serves(revision);
-    instance.stop();
+    refused(&mut deletion, revision);
+    serves(&world, revision);
     Ok(())
 }
 
@@ -100,17 +99,9 @@ fn puts_back(broker: &'static Broker) -> TestResult {
     assert_eq!(model(&world, &show).code, 1, "it is deleted");
     let revision = world.append_deploy("1", None);
     deletion.resume();
-    let ended = deletion.wait_exit(PATIENCE);
-    let said = deletion.stderr_lines().join("\n");
-    assert_eq!(ended.code(), Some(1), "{said}");
-    assert!(
-        said.contains(&format!("it is deployed (revision {revision})")),
-        "{said}"
-    );
+    refused(&mut deletion, revision);
     model(&world, &show).ok();
-    let instance = world.start_ready("a");
-    instance.wait_serves(revision);
-    instance.stop();
+    serves(&world, revision);
     Ok(())
 }
 

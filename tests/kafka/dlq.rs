@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use swapstream::dlq::{Listing, RedriveReport, ShownRecord};
-use swapstream::kafka::Publisher;
-use swapstream::record::{Header, OutRecord, OwnedRecord};
+use swapstream::record::{Header, OwnedRecord};
 
 use crate::support::trials::{TestResult, on_shared_broker};
 use crate::support::{Broker, Process, bin, eventually};
@@ -372,15 +371,9 @@ fn what_an_open_transaction_hides(broker: &'static Broker) -> TestResult {
             (0, Some(&b"k"[..]), Some(&b"event"[..]), headers)
         }),
     );
-    let mut worker = Publisher::transactional_for_any(&world.kafka, &world.name)?;
     let mut found = Vec::new();
     for _ in 0..2 {
-        worker.begin()?;
-        worker.send(&OutRecord {
-            topic: world.dead_letters(),
-            partition: Some(0),
-            ..OutRecord::default()
-        })?;
+        let worker = world.open_transaction(&world.dead_letters());
         let mut redrive = start_redrive(&world);
         let waits = "an open transaction of another producer holds readers";
         redrive.wait_for_line(waits, PATIENCE);

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
-use swapstream::kafka::{Admin, Publisher};
+use swapstream::kafka::Admin;
 use swapstream::model::{Digest, Manifest};
-use swapstream::record::OutRecord;
 use swapstream::registry::{DeploymentEvent, Heartbeat, LoadingNote, RegistryTopic, StatusEntry};
 
 use crate::support::trials::{TestResult, on_shared_broker};
@@ -204,14 +203,7 @@ fn of_two_publishers_one_wins(broker: &'static Broker) -> TestResult {
 fn what_an_open_transaction_hides(broker: &'static Broker) -> TestResult {
     let world = World::new(broker, 1);
     world.publish("v1", "1").ok();
-    let mut killed = Publisher::transactional_for_any(&world.kafka, &world.name)?;
-    killed.begin()?;
-    killed.send(&OutRecord {
-        topic: world.registry_topic("versions"),
-        partition: Some(0),
-        key: Some(b"late-arrival/of the dead".to_vec()),
-        ..OutRecord::default()
-    })?;
+    let killed = world.open_transaction(&world.registry_topic("versions"));
     let waits = "an open transaction of another producer holds readers";
     let wait = |command: &mut Command| {
         let process = Process::spawn(command);

@@ -182,6 +182,21 @@ include = ["flight_id"]
         path
     }
 
+    /// Leaves a transaction open in partition 0 of `topic`, as a producer does that dies. The broker ends it after
+    /// 30 s.
+    pub fn open_transaction(&self, topic: &str) -> Publisher {
+        let mut publisher = Publisher::transactional_for_any(&self.kafka, &self.name).unwrap();
+        publisher.begin().unwrap();
+        let record = OutRecord {
+            topic: topic.to_owned(),
+            partition: Some(0),
+            key: Some(b"of another/1".to_vec()),
+            ..OutRecord::default()
+        };
+        publisher.send(&record).unwrap();
+        publisher
+    }
+
     /// Starts an instance; does not wait until it is ready.
     pub fn start(&self, instance: &str) -> Instance {
         let config = self.config(instance);
